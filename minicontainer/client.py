@@ -1,0 +1,257 @@
+"""`import minicontainer`: run containers from Python, notebooks included.
+
+The words are those of `subprocess.run`. Nothing here forks or unshares: requests go to the helper
+process (`runtime/helper.py`), which is started at the first call and ends with this process.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import codecs
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .runtime import plan, spec
+from .runtime.errors import SIGNALLED, ContainerError
+
+
+@dataclass
+class Result:
+    """What a container left: like subprocess.CompletedProcess, with text output.
+
+    returncode  exit status of the command, 128 + n when signal n ended it
+    steps       of a traced start: dicts with n, name, where, call, calls, start_ns, end_ns
+                (CLOCK_MONOTONIC, nanoseconds)
+    """
+
+    args: list[str]
+    returncode: int
+    stdout: str = ""
+    stderr: str = ""
+    steps: list[dict] = field(default_factory=list, repr=False)
+
+
+class CommandFailed(ContainerError):
+    """`check=True` and the command ended with another status than 0; `result` has the rest."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(
+            f"{result.args[0]}: exit status {result.returncode}", exit_code=result.returncode
+        )
+        self.result = result
+
+
+class _Helper:
+    """The helper process and our end of its socket."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime", "helper.py")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", path, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.socket = ours
+        self.owner = os.getpid()
+
+    def alive(self) -> bool:
+        # After a fork of the caller the helper is somebody else's child: take a new one.
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def send(self, request: dict, fds: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        self.socket.sendmsg([json.dumps(request).encode()], rights)
+
+    def stop(self) -> None:
+        self.socket.close()
+        if self.owner == os.getpid():
+            self.process.wait()
+
+
+_helper: _Helper | None = None
+_helper_lock = threading.Lock()
+
+
+def helper_start() -> int:
+    """Start the helper now (the first `run` does it otherwise); returns its pid."""
+    global _helper
+    with _helper_lock:
+        if _helper is None or not _helper.alive():
+            _helper = _Helper()
+        return _helper.process.pid
+
+
+def helper_stop() -> None:
+    """End the helper; the next `run` starts another one. Running containers are not touched."""
+    global _helper
+    with _helper_lock:
+        if _helper is not None:
+            _helper.stop()
+            _helper = None
+
+
+atexit.register(helper_stop)
+
+
+def explain(rootfs, args: Sequence[str], **options) -> list[dict]:
+    """The plan for `run(rootfs, args, **options)`, without doing it; needs no privilege.
+
+    One dict a step: n, name, where ("parent" or "init"), calls (text), why, clause (of the OCI
+    runtime spec or a man page), lesson. Raises ContainerError for input that `run` would refuse.
+    """
+    return plan.describe(plan.build(spec.default(rootfs, args, **options)))
+
+
+def run(
+    rootfs, args: Sequence[str], *, hostname: str = "minicontainer",
+    env: dict[str, str] | None = None, cwd: str = "/", user: tuple[int, int] | None = None,
+    read_only: bool = False, network: str = "none", stdin: int | None = None,
+    stdout: int | None = None, stderr: int | None = None, input: str | None = None,
+    capture_output: bool = False, timeout: float | None = None, check: bool = False,
+    trace: bool = False,
+) -> Result:  # fmt: skip
+    """Run `args` in a new container whose root is the directory `rootfs`; wait for its end.
+
+    stdin, stdout, stderr  descriptors given to the container as they are. Without them stdin is
+                           /dev/null (or `input`), and output is printed as it comes
+    capture_output         keep output in the Result instead of printing it
+    timeout                seconds; then the container is killed and TimeoutError raised
+    check                  raise CommandFailed when the exit status is not 0
+    trace                  fill Result.steps
+
+    Raises ContainerError when the container could not be built (nothing is left of it then) or its
+    command not be started. KeyboardInterrupt kills the container.
+    """
+    request = {
+        "spec": spec.default(
+            rootfs, args, hostname=hostname, env=env, cwd=cwd, user=user, read_only=read_only,
+            network=network,
+        ),
+        "trace": trace,
+    }  # fmt: skip
+    helper_start()
+    assert _helper is not None
+    result = Result(list(args), 0)
+    with contextlib.ExitStack() as stack:
+        streams = _Streams(stack, result, capture_output)
+        fds = [
+            streams.source(stdin, input),
+            streams.sink(stdout, "stdout"),
+            streams.sink(stderr, "stderr"),
+        ]
+        events, theirs = socket.socketpair()
+        stack.enter_context(events)
+        try:
+            with theirs:
+                _helper.send(request, [*fds, theirs.fileno()])
+        finally:
+            streams.close_theirs()
+        try:
+            streams.relay(events, timeout)
+        except BaseException:  # Ctrl-C, timeout, a closed stdout: nothing stays behind
+            _kill(events)
+            raise
+    if check and result.returncode:
+        raise CommandFailed(result)
+    return result
+
+
+def _kill(events: socket.socket) -> None:
+    """Have the worker kill its container; returns when both are gone."""
+    with contextlib.suppress(OSError):
+        events.shutdown(socket.SHUT_WR)
+        while events.recv(65536):
+            pass
+
+
+class _Streams:
+    """The descriptors of one call: what the container gets, what we read, and where it goes."""
+
+    def __init__(self, stack: contextlib.ExitStack, result: Result, capture: bool) -> None:
+        self.stack = stack
+        self.result = result
+        self.capture = capture
+        self.theirs: list[int] = []
+        self.selector = stack.enter_context(selectors.DefaultSelector())
+
+    def source(self, fd: int | None, text: str | None) -> int:
+        if fd is not None:
+            return fd
+        if text is None:
+            self.theirs.append(os.open(os.devnull, os.O_RDONLY))
+        else:
+            # A memory file, not a pipe: it takes any length without a second thread.
+            memory = os.memfd_create("input")
+            self.theirs.append(memory)
+            with open(memory, "wb", closefd=False) as file:
+                file.write(text.encode())
+            os.lseek(memory, 0, os.SEEK_SET)
+        return self.theirs[-1]
+
+    def sink(self, fd: int | None, name: str) -> int:
+        if fd is not None:
+            return fd
+        read_fd, write_fd = os.pipe()
+        self.stack.callback(os.close, read_fd)
+        self.theirs.append(write_fd)
+        self.selector.register(read_fd, selectors.EVENT_READ, name)
+        return write_fd
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+
+    def relay(self, events_socket: socket.socket, timeout: float | None) -> None:
+        """Pass output on until the container has ended and its output with it."""
+        decode = codecs.getincrementaldecoder("utf-8")
+        decoders = {"stdout": decode("replace"), "stderr": decode("replace")}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        events = b""
+        self.selector.register(events_socket, selectors.EVENT_READ, "events")
+        while self.selector.get_map():
+            left = None if deadline is None else deadline - time.monotonic()
+            ready = self.selector.select(left) if left is None or left > 0 else []
+            if not ready:
+                raise TimeoutError(f"{self.result.args[0]}: killed after {timeout} s")
+            for key, _ in ready:
+                chunk = os.read(key.fd, 65536)
+                if not chunk:
+                    self.selector.unregister(key.fd)
+                elif key.data == "events":
+                    events += chunk
+                else:
+                    self._output(key.data, decoders[key.data].decode(chunk))
+        self._outcome([json.loads(line) for line in events.splitlines()])
+
+    def _output(self, name: str, text: str) -> None:
+        if self.capture:
+            setattr(self.result, name, getattr(self.result, name) + text)
+        else:
+            print(text, end="", file=getattr(sys, name), flush=True)
+
+    def _outcome(self, events: list[dict]) -> None:
+        for event in events:
+            if "error" in event:
+                raise ContainerError(
+                    event["error"], hint=event["hint"], step=event["step"], errno=event["errno"],
+                    exit_code=event["exit_code"],
+                )  # fmt: skip
+            if "steps" in event:
+                self.result.steps = event["steps"]
+            if "exit" in event:
+                self.result.returncode = event["exit"]
+        if not events or "exit" not in events[-1]:  # the worker was killed, its container with it
+            self.result.returncode = SIGNALLED + signal.SIGKILL

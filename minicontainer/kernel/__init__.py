@@ -1,0 +1,1 @@
+"""What Linux gives: one small file for each mechanism, standard library only."""

@@ -1,0 +1,306 @@
+"""System calls, and nothing else: the only place in the package that knows ctypes.
+
+Each call is declared once, below. Every one of them
+
+- raises `OSError(errno, "unshare(flags=CLONE_NEWPID|CLONE_NEWTIME)")` when the kernel says no,
+  so a message always shows what was asked;
+- can say what it would do without doing it: `unshare.text(CLONE_NEWPID)`;
+- passes the one trace point, `trace`.
+
+Flags are the kernel's (`include/uapi/linux/{sched,mount,prctl,openat2,close_range}.h`) and have the
+kernel's names; numbers of system calls are those that are equal on x86-64 and aarch64
+(`asm-generic/unistd.h` for everything since Linux 5.1).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from time import monotonic_ns
+
+# --- flags ------------------------------------------------------------------------------------
+
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_REMOUNT = 32
+MS_NOSYMFOLLOW = 256
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+CLOSE_RANGE_CLOEXEC = 4
+
+SYS_CLOSE_RANGE = 436
+SYS_OPENAT2 = 437
+
+# --- how arguments are shown ------------------------------------------------------------------
+
+
+class _Flags:
+    """Shows a bit set by the names of this module's constants that share a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def __call__(self, value: int) -> str:
+        names = []
+        for name, bit in globals().items():
+            if name.startswith(self.prefix) and value & bit == bit:
+                names.append(name)
+                value &= ~bit
+        if value or not names:
+            names.append(hex(value) if value else "0")
+        return "|".join(names)
+
+
+class _Enum(_Flags):
+    """Shows one number by the name of the constant that has it."""
+
+    def __call__(self, value: int) -> str:
+        for name, number in globals().items():
+            if name.startswith(self.prefix) and number == value:
+                return name
+        return str(value)
+
+
+def _octal(value: int) -> str:
+    return f"0{value:o}"
+
+
+# --- the one trace point ----------------------------------------------------------------------
+
+# When set: called after each call with (text, result or OSError, start, end), times in
+# nanoseconds of CLOCK_MONOTONIC. The plan's steps, `run --trace` and the benchmark listen here.
+trace = None
+
+
+class Syscall:
+    """One system call: callable, and able to say what a call with given arguments is."""
+
+    __slots__ = ("_function", "_parameters", "name")
+
+    def __init__(self, name, function, /, **parameters) -> None:
+        self.name = name
+        self._function = function
+        self._parameters = parameters  # argument name -> how to show a value of it
+
+    def text(self, *args) -> str:
+        """The call as `strace` would write it, with the arguments' names."""
+        shown = [
+            f"{name}={show(value)}"
+            for (name, show), value in zip(self._parameters.items(), args, strict=False)
+        ]
+        return f"{self.name}({', '.join(shown)})"
+
+    def __call__(self, *args):
+        start = monotonic_ns() if trace else 0
+        try:
+            result = self._function(*args)
+        except OSError as error:
+            failure = OSError(error.errno, self.text(*args))
+            if trace:
+                trace(failure.strerror, failure, start, monotonic_ns())
+            raise failure from None
+        if trace:
+            trace(self.text(*args), result, start, monotonic_ns())
+        return result
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _c(name: str, *argtypes):
+    """A function of the C library that returns -1 and sets errno on failure."""
+    function = getattr(_libc, name)
+    function.argtypes = argtypes
+
+    def call(*args):
+        result = function(*[os.fsencode(a) if isinstance(a, str) else a for a in args])
+        if result == -1:
+            raise OSError(ctypes.get_errno(), name)
+        return result
+
+    return call
+
+
+_syscall = _c("syscall")
+_INT, _ULONG, _STR, _PTR = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
+
+# --- namespaces and identity ------------------------------------------------------------------
+
+unshare = Syscall("unshare", _c("unshare", _INT), flags=_Flags("CLONE_"))
+setns = Syscall("setns", _c("setns", _INT, _INT), fd=str, nstype=_Flags("CLONE_"))
+_sethostname = _c("sethostname", _STR, ctypes.c_size_t)
+sethostname = Syscall(
+    "sethostname", lambda name: _sethostname(name, len(os.fsencode(name))), name=repr
+)
+setsid = Syscall("setsid", os.setsid)
+setgroups = Syscall("setgroups", os.setgroups, groups=repr)
+setresgid = Syscall("setresgid", os.setresgid, rgid=str, egid=str, sgid=str)
+setresuid = Syscall("setresuid", os.setresuid, ruid=str, euid=str, suid=str)
+umask = Syscall("umask", os.umask, mask=_octal)
+
+# --- files and mounts -------------------------------------------------------------------------
+
+mount = Syscall(
+    "mount",
+    _c("mount", _STR, _STR, _STR, _ULONG, _STR),
+    source=repr,
+    target=repr,
+    filesystemtype=repr,
+    mountflags=_Flags("MS_"),
+    data=repr,
+)
+umount2 = Syscall("umount2", _c("umount2", _STR, _INT), target=repr, flags=_Flags("MNT_"))
+pivot_root = Syscall("pivot_root", _c("pivot_root", _STR, _STR), new_root=repr, put_old=repr)
+chroot = Syscall("chroot", os.chroot, path=repr)
+chdir = Syscall("chdir", os.chdir, path=repr)
+fchdir = Syscall("fchdir", os.fchdir, fd=str)
+mkdirat = Syscall(
+    "mkdirat",
+    lambda dirfd, path, mode: os.mkdir(path, mode, dir_fd=dirfd),
+    dirfd=str,
+    pathname=repr,
+    mode=_octal,
+)
+mknodat = Syscall(
+    "mknodat",
+    lambda dirfd, path, mode, device: os.mknod(path, mode, device, dir_fd=dirfd),
+    dirfd=str,
+    pathname=repr,
+    mode=_octal,
+    dev=lambda device: f"makedev({os.major(device)}, {os.minor(device)})",
+)
+symlinkat = Syscall(
+    "symlinkat",
+    lambda target, dirfd, path: os.symlink(target, path, dir_fd=dirfd),
+    target=repr,
+    newdirfd=str,
+    linkpath=repr,
+)
+
+
+class _OpenHow(ctypes.Structure):
+    """`struct open_how` of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def _openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    return _syscall(
+        ctypes.c_long(SYS_OPENAT2),
+        ctypes.c_int(dirfd),
+        path,
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+
+
+openat2 = Syscall(
+    "openat2", _openat2, dirfd=str, pathname=repr, flags=hex, resolve=_Flags("RESOLVE_")
+)
+close_range = Syscall(
+    "close_range",
+    lambda first, last, flags: _syscall(
+        ctypes.c_long(SYS_CLOSE_RANGE),
+        ctypes.c_uint(first),
+        ctypes.c_uint(last),
+        ctypes.c_uint(flags),
+    ),
+    first=str,
+    last=hex,
+    flags=_Flags("CLOSE_RANGE_"),
+)
+
+# --- privilege, processes ---------------------------------------------------------------------
+
+_prctl = _c("prctl", _INT, _ULONG, _ULONG, _ULONG, _ULONG)
+prctl = Syscall(
+    "prctl", lambda option, arg2, arg3=0: _prctl(option, arg2, arg3, 0, 0), option=_Enum("PR_"),
+    arg2=str, arg3=str,
+)  # fmt: skip
+_capset = _c("capset", _PTR, _PTR)
+_capget = _c("capget", _PTR, _PTR)
+
+
+def _capability_header():
+    return (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+
+
+def _capget_permitted() -> int:
+    data = (ctypes.c_uint32 * 6)()
+    header = _capability_header()
+    _capget(ctypes.addressof(header), ctypes.addressof(data))
+    return data[1] | data[4] << 32
+
+
+def _capset_all(effective: int, permitted: int, inheritable: int) -> int:
+    header = _capability_header()
+    data = (ctypes.c_uint32 * 6)(
+        *[value >> shift & 0xFFFFFFFF
+          for shift in (0, 32) for value in (effective, permitted, inheritable)]
+    )  # fmt: skip
+    return _capset(ctypes.addressof(header), ctypes.addressof(data))
+
+
+capget = Syscall("capget", _capget_permitted)
+capset = Syscall("capset", _capset_all, effective=hex, permitted=hex, inheritable=hex)
+execve = Syscall("execve", os.execve, pathname=repr, argv=repr, envp=lambda env: f"<{len(env)}>")
+fork = Syscall("fork", os.fork)
+kill = Syscall("kill", os.kill, pid=str, sig=str)
+
+# --- the loopback interface (netdevice(7)) ----------------------------------------------------
+
+AF_INET, SOCK_DGRAM_CLOEXEC = 2, 2 | 0o2000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+_socket = _c("socket", _INT, _INT, _INT)
+_ioctl = _c("ioctl", _INT, _ULONG, _PTR)
+
+
+def _set_interface_up(name: str) -> int:
+    fd = _socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0)
+    try:
+        # struct ifreq: the name in 16 bytes, then a union of which ifr_flags is a short
+        request = ctypes.create_string_buffer(os.fsencode(name).ljust(16, b"\0") + b"\1\0", 40)
+        return _ioctl(fd, SIOCSIFFLAGS, ctypes.addressof(request))
+    finally:
+        os.close(fd)
+
+
+set_interface_up = Syscall("ioctl SIOCSIFFLAGS IFF_UP", _set_interface_up, ifr_name=repr)

@@ -1,0 +1,30 @@
+"""Where minicontainer keeps things outside a clone: built images (cache) and sockets (runtime).
+
+Both follow the XDG base directory specification for an ordinary user and the FHS for root.
+"""
+
+import os
+
+
+def cache_dir() -> str:
+    """Directory of things that can be built again; `MINICONTAINER_CACHE` overrides it.
+
+    Not created here: whoever writes first makes it.
+    """
+    override = os.environ.get("MINICONTAINER_CACHE")
+    if override:
+        return os.path.abspath(override)
+    if os.geteuid() == 0:
+        return "/var/cache/minicontainer"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "minicontainer")
+
+
+def runtime_dir() -> str:
+    """Directory of sockets and other things that do not outlive a boot; not created here."""
+    if os.geteuid() == 0:
+        return "/run/minicontainer"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        return os.path.join(base, "minicontainer")
+    return f"/tmp/minicontainer-{os.geteuid()}"

@@ -1,0 +1,74 @@
+"""The fork helper: a small single-threaded process that starts containers for a library caller.
+
+A notebook's kernel has threads: it may neither unshare a user namespace (EINVAL) nor fork safely.
+So `minicontainer.client` runs this file once as `python -I -S helper.py FD` and sends it requests
+over the Unix socket FD. For each request the helper forks a worker, which starts one container and
+stands by it; the helper itself never waits for anything but the next request.
+
+A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool} with four descriptors
+(SCM_RIGHTS): stdin, stdout, stderr, and a stream socket on which the worker writes JSON lines:
+{"started": pid, "steps": …} or {"error": …}, then {"exit": …}. The caller shuts down its direction
+of that socket, or closes it, to kill the container. The end of the request socket ends the helper.
+"""
+
+from __future__ import annotations
+
+import _signal as signal
+import json
+import os
+import socket
+import sys
+
+MAX_REQUEST = 1 << 20
+
+if __name__ == "__main__":  # run by path, without site: the package is two directories up
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from minicontainer.runtime import container, plan
+from minicontainer.runtime.errors import ContainerError
+
+
+def serve(connection: socket.socket) -> None:
+    """Fork a worker for each request until the caller's end of the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
+    while True:
+        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+        if not message:
+            return
+        if os.fork() == 0:
+            connection.close()
+            try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                work(json.loads(message), fds[:3], fds[3])
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+
+
+def work(request: dict, stdio, events: int) -> None:
+    """Start one container, report, stand by it, report its end."""
+
+    def tell(**event) -> None:
+        os.write(events, json.dumps(event).encode() + b"\n")
+
+    try:
+        steps = plan.build(request["spec"])
+        started = container.start(steps, stdio, request["trace"])
+        for fd in stdio:
+            os.close(fd)  # or the caller would never see the end of the container's output
+        tell(started=started.pid, steps=started.steps)
+        tell(exit=container.wait(started, hangup_fd=events))
+    except ContainerError as error:
+        tell(error=error.message, hint=error.hint, step=error.step, errno=error.errno,
+             exit_code=error.exit_code)  # fmt: skip
+    except BrokenPipeError:
+        pass  # the caller is gone, and the container with it
+    except Exception as error:  # a bug of ours: the caller shows it instead of waiting for ever
+        tell(error=f"internal error: {error!r}", hint="", step="", errno=0, exit_code=125)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
