@@ -1,4 +1,4 @@
-"""`python -m minicontainer`; and `python -I -S …/minicontainer/__main__.py`, which starts fastest."""
+"""`python -m minicontainer`; `python -I -S …/minicontainer/__main__.py` starts faster."""
 
 import os
 import sys

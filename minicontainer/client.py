@@ -52,15 +52,24 @@ class CommandFailed(ContainerError):
         self.result = result
 
 
+# The helper gets no site-packages: only the directory that this package lies in.
+_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_HELPER = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from minicontainer.runtime import helper
+helper.serve(int(sys.argv[2]))
+"""
+
+
 class _Helper:
     """The helper process and our end of its socket."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime", "helper.py")
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", path, str(theirs.fileno())],
+                [sys.executable, "-I", "-S", "-c", _HELPER, _PARENT, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

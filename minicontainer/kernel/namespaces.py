@@ -20,6 +20,10 @@ from .syscalls import (
     CLONE_NEWUTS,
 )
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # The OCI runtime spec's name -> (file below /proc/PID/ns, flag of unshare(2), what it isolates).
 # https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config-linux.md#namespaces
 NAMESPACES = {
@@ -45,7 +49,7 @@ def available() -> list[str]:
     ]
 
 
-def flags(kinds) -> int:
+def flags(kinds: Iterable[str]) -> int:
     """The flags of unshare(2) for an iterable of namespace names."""
     bits = 0
     for kind in kinds:
@@ -53,7 +57,7 @@ def flags(kinds) -> int:
     return bits
 
 
-def unshare(kinds) -> None:
+def unshare(kinds: Iterable[str]) -> None:
     """Leave the parent's namespaces of these kinds for new ones (unshare(2)).
 
     Raises OSError: EPERM without CAP_SYS_ADMIN (only "user" needs none), ENOSPC at a limit of
@@ -63,7 +67,5 @@ def unshare(kinds) -> None:
 
 
 def inodes(pid: int | str = "self") -> dict[str, int]:
-    """Namespace name -> inode number; two processes share a namespace when the numbers are equal."""
-    return {
-        kind: os.stat(f"/proc/{pid}/ns/{NAMESPACES[kind][0]}").st_ino for kind in available()
-    }
+    """Namespace name -> inode number; processes share a namespace whose numbers are equal."""
+    return {kind: os.stat(f"/proc/{pid}/ns/{NAMESPACES[kind][0]}").st_ino for kind in available()}

@@ -1,1 +1,1 @@
-"""runc's job: one container from one bundle. spec -> plan -> init -> exec; standard library only."""
+"""runc's job: one container, from its configuration to exec; standard library only."""

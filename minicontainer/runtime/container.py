@@ -80,7 +80,7 @@ def start(plan, stdio=(0, 1, 2), trace: bool = False) -> Container:
                 step.apply(context)
             except OSError as error:
                 raise _failure(
-                    plan, number, error.errno, error.strerror or "", init.hint(step, error)
+                    plan, number, error.errno or 0, error.strerror or "", init.hint(step, error)
                 ) from None
         if trace:
             done.append(report.encode("step", number, begin, monotonic_ns()))
@@ -98,7 +98,7 @@ def start(plan, stdio=(0, 1, 2), trace: bool = False) -> Container:
 
 
 def wait(container: Container, hangup_fd: int = -1) -> int:
-    """Pass signals on until the container has ended; returns docker's exit code (128+n by signal n).
+    """Pass signals on until the container has ended; returns docker's exit code.
 
     hangup_fd: a socket; when its peer stops writing or goes away the container is killed.
     """

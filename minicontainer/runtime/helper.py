@@ -1,8 +1,8 @@
 """The fork helper: a small single-threaded process that starts containers for a library caller.
 
 A notebook's kernel has threads: it may neither unshare a user namespace (EINVAL) nor fork safely.
-So `minicontainer.client` runs this file once as `python -I -S helper.py FD` and sends it requests
-over the Unix socket FD. For each request the helper forks a worker, which starts one container and
+So `minicontainer.client` runs `serve` once, in a `python -I -S`, and sends it requests over a Unix
+socket. For each request the helper forks a worker, which starts one container and
 stands by it; the helper itself never waits for anything but the next request.
 
 A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool} with four descriptors
@@ -17,19 +17,16 @@ import _signal as signal
 import json
 import os
 import socket
-import sys
+
+from . import container, plan
+from .errors import ContainerError
 
 MAX_REQUEST = 1 << 20
 
-if __name__ == "__main__":  # run by path, without site: the package is two directories up
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from minicontainer.runtime import container, plan
-from minicontainer.runtime.errors import ContainerError
-
-
-def serve(connection: socket.socket) -> None:
-    """Fork a worker for each request until the caller's end of the socket closes."""
+def serve(fd: int) -> None:
+    """Fork a worker for each request on the socket `fd`, until the caller's end of it closes."""
+    connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     while True:
@@ -68,7 +65,3 @@ def work(request: dict, stdio, events: int) -> None:
         pass  # the caller is gone, and the container with it
     except Exception as error:  # a bug of ours: the caller shows it instead of waiting for ever
         tell(error=f"internal error: {error!r}", hint="", step="", errno=0, exit_code=125)
-
-
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))

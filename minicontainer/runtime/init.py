@@ -36,7 +36,7 @@ def run(plan, report_fd: int, alive_fd: int, stdio, trace: bool) -> None:
             syscalls.trace = lambda text, result, start, end: calls.append(
                 report.encode("call", number, text, result, start, end)
             )
-        for number, step in enumerate(plan, 1):  # noqa: B007 (read by the hook and on failure)
+        for number, step in enumerate(plan, 1):
             if step.where != "init":
                 continue
             start = monotonic_ns()
@@ -68,7 +68,7 @@ def _place_stdio(stdio) -> None:
 
 def hint(step, error: OSError) -> str:
     """What to do about a failed step: the kernel's errno alone often misleads."""
-    number = error.errno
+    number = error.errno or 0
     if isinstance(step, Exec):
         return _exec_hint(step, number)
     if step.name.startswith(("unshare", "map ids")):

@@ -57,7 +57,7 @@ def build(spec: dict) -> list[steps.Step]:
 
 
 def describe(plan: list[steps.Step]) -> list[dict]:
-    """The plan as data: one dict a step, with n (from 1), name, where, calls, why, clause, lesson."""
+    """The plan as data: dicts with n (from 1), name, where, calls, why, clause, lesson."""
     return [
         {
             "n": number,

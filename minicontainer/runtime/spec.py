@@ -144,8 +144,9 @@ def _checked_cwd(cwd: str) -> str:
 
 
 def _checked_hostname(hostname: str) -> str:
-    # sethostname(2): at most 64 bytes; a newline or slash in it confuses every log and prompt
-    if not hostname or len(hostname) > 64 or not hostname.replace("-", "a").replace(".", "a").isalnum():
+    # 64 bytes is the kernel's limit; anything else than a name confuses every log and prompt
+    plain = hostname.replace("-", "").replace(".", "")
+    if len(hostname) > 64 or not (plain.isascii() and plain.isalnum()):
         raise ContainerError(
             f"hostname {hostname!r}: 1 to 64 letters, digits, dots and hyphens (sethostname(2))"
         )

@@ -25,7 +25,7 @@ class Context:
 
 
 class Step:
-    """Base of all steps. `where` is "parent" (before the fork) or "init" (the container's PID 1)."""
+    """Base of all steps. `where`: "parent" (before the fork) or "init" (the container's PID 1)."""
 
     name = ""
     where = "init"
@@ -146,16 +146,17 @@ class BindRoot(Step):
         context.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+_WHY_MOUNTED = {
+    "proc": "the processes of the new pid namespace, and no others",
+    "sysfs": "the devices of the new network namespace; read-only",
+    "devpts": "pseudo-terminals of its own",
+    "mqueue": "the message queues of the new ipc namespace",
+}
+
+
 class Mount(Step):
     clause = "config.md#mounts"
     lesson = "03"
-
-    WHY = {
-        "proc": "the processes of the new pid namespace, and no others",
-        "sysfs": "the devices of the new network namespace; read-only",
-        "devpts": "pseudo-terminals of its own",
-        "mqueue": "the message queues of the new ipc namespace",
-    }
 
     def __init__(self, mount: dict) -> None:
         self.target = mount["destination"]
@@ -163,14 +164,12 @@ class Mount(Step):
         self.flags, self.propagation, self.data = mounts.parse_options(mount.get("options", ()))
         self.fstype = None if self.flags & MS_BIND else mount.get("type")
         self.name = f"mount {self.target}"
-        self.why = self.WHY.get(self.fstype or "", f"a fresh {self.fstype}")
+        self.why = _WHY_MOUNTED.get(self.fstype or "", f"a fresh {self.fstype}")
         if self.flags & MS_BIND:
             self.why = f"the host's {self.source}, at {self.target}"
 
     def calls(self):
-        return [
-            syscalls.mount.text(self.source, self.target, self.fstype, self.flags, self.data)
-        ]
+        return [syscalls.mount.text(self.source, self.target, self.fstype, self.flags, self.data)]
 
     def apply(self, context):
         mounts.mount_in_root(
@@ -182,16 +181,21 @@ class Mount(Step):
             os.close(fd)
 
 
+_DEVICES = {
+    "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
+    "tty": (5, 0),
+}  # fmt: skip
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+}  # fmt: skip
+
+
 class Devices(Step):
     name = "devices"
     why = "the few that every program expects; no disk is among them"
     clause = "config-linux.md#default-devices"
     lesson = "03"
-
-    NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
-             "tty": (5, 0)}  # fmt: skip
-    LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
-             "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}  # fmt: skip
 
     def __init__(self, bind: bool) -> None:
         # In a user namespace mknod(2) of a device is EPERM whoever asks, so the host's is bound.
@@ -203,17 +207,19 @@ class Devices(Step):
         if self.bind:
             nodes = [
                 syscalls.mount.text(f"/dev/{name}", f"/dev/{name}", None, MS_BIND, None)
-                for name in self.NODES
+                for name in _DEVICES
             ]
         else:
             nodes = [
                 f"mknod('/dev/{name}', S_IFCHR|0666, makedev{number})"
-                for name, number in self.NODES.items()
+                for name, number in _DEVICES.items()
             ]
-        return nodes + [f"symlink({target!r}, '/dev/{name}')" for name, target in self.LINKS.items()]
+        return nodes + [
+            f"symlink({target!r}, '/dev/{name}')" for name, target in _DEVICE_LINKS.items()
+        ]
 
     def apply(self, context):
-        for name, number in self.NODES.items():
+        for name in _DEVICES:
             if self.bind:
                 mounts.mount_in_root(
                     context.root_fd, f"/dev/{name}", f"/dev/{name}", None, MS_BIND, None
@@ -222,10 +228,10 @@ class Devices(Step):
         mask = os.umask(0)
         try:
             if not self.bind:
-                for name, number in self.NODES.items():
+                for name, number in _DEVICES.items():
                     device = os.makedev(*number)
                     syscalls.mknodat(dev, name, stat.S_IFCHR | 0o666, device)
-            for name, target in self.LINKS.items():
+            for name, target in _DEVICE_LINKS.items():
                 syscalls.symlinkat(target, dev, name)
         finally:
             os.umask(mask)
@@ -482,7 +488,7 @@ class Exec(Step):
         return [f"{d or '.'}/{command}" for d in self.env.get("PATH", "").split(":")]
 
     def apply(self, context):
-        failure = FileNotFoundError(2, self.calls()[0])
+        failure: OSError = FileNotFoundError(2, self.calls()[0])
         for path in self.candidates():
             try:
                 syscalls.execve(path, self.args, self.env)
