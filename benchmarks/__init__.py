@@ -1,1 +1,3 @@
-"""The stopwatch: one endpoint, one clock and one receiver for processes, containers and virtual machines."""
+"""The stopwatch: one endpoint, one clock and one receiver for processes, containers and virtual
+machines.
+"""

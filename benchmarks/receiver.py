@@ -1,13 +1,15 @@
 """The one receiver: every arm's first byte is seen here, by the same call on the same clock.
 
-The time is taken when `poll` says that the descriptor is readable, before the byte is read and before any
-Python object is made of it. No arm is polled: the kernel wakes this process when the byte is there.
+The time is taken when `poll` says that the descriptor is readable, before the byte is read and
+before any Python object is made of it. No arm is polled: the kernel wakes this process when the
+byte is there.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from collections.abc import MutableMapping
 
@@ -30,15 +32,17 @@ def first_byte(
 ) -> tuple[int, bytes]:
     """Wait for the first byte on `fd`; return (its CLOCK_MONOTONIC time in ns, what was read).
 
-    watch: a pidfd; when that process ends first and `fd` stays silent, the wait ends too.
+    watch: a pidfd (or a pipe); when that process ends first and `fd` stays silent, the wait ends
+    too.
     also: other descriptors to drain meanwhile (a guest stalls when nobody reads its debug console);
           each chunk is appended to that descriptor's list as (time in ns, data).
-    Raises ArmFailed when the deadline passes, the channel closes, or the watched process ends, without a byte.
+    Raises ArmFailed when the deadline passes, the channel closes, or the watched process ends,
+    without a byte.
     """
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     if watch is not None:
-        poller.register(watch, select.POLLIN)
+        poller.register(watch, select.POLLIN)  # or POLLHUP, which poll always reports
     others = also or {}
     for other in others:
         poller.register(other, select.POLLIN)
@@ -63,13 +67,16 @@ def first_byte(
             else:
                 poller.unregister(other)
         if watch in ready:
-            # Its byte may have come between poll's look at fd and its look at the pidfd: look once more, no longer.
+            # Its byte may have come between poll's look at fd and its look at the pidfd: look once
+            # more, no longer.
             watched_ended = True
             deadline_ns = now
 
 
 def rest_of_line(fd: int, data: bytes, deadline_ns: int) -> bytes:
-    """Read on after `first_byte` until `data` holds a newline, the channel ends, or the deadline passes."""
+    """Read on after `first_byte` until `data` holds a newline, the channel ends, or the deadline
+    passes.
+    """
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     while b"\n" not in data and poller.poll(_wait_ms(deadline_ns)):
@@ -78,3 +85,51 @@ def rest_of_line(fd: int, data: bytes, deadline_ns: int) -> bytes:
             break
         data += more
     return data
+
+
+class Listener:
+    """The same receiver in a thread of its own, for starts that are one blocking call (a library's
+    `run`).
+
+    The thread waits in poll before t0 is taken, without the interpreter lock, and is gone at the
+    end of the block:
+
+        with Listener(fd, deadline_ns) as heard:
+            t0 = time.monotonic_ns()
+            start_and_wait()
+        t6, data = heard.result()
+    """
+
+    def __init__(self, fd: int, deadline_ns: int) -> None:
+        self._wake, self._silence = os.pipe()
+        self._heard: tuple[int, bytes] | None = None
+        self._failure: ArmFailed | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(fd, deadline_ns), daemon=True)
+
+    def _listen(self, fd: int, deadline_ns: int) -> None:
+        self._ready.set()
+        try:
+            self._heard = first_byte(fd, deadline_ns, watch=self._wake)
+        except ArmFailed as failure:
+            self._failure = failure
+
+    def __enter__(self) -> Listener:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._silence)  # wakes the thread, which looks at fd once more and ends
+        self._thread.join()
+        os.close(self._wake)
+
+    def wait(self) -> None:
+        """Until the byte is there (or the deadline has passed), without the interpreter lock."""
+        self._thread.join()
+
+    def result(self) -> tuple[int, bytes]:
+        """(CLOCK_MONOTONIC ns, data) of the first byte; raises ArmFailed when there was none."""
+        if self._heard is None:
+            raise self._failure or ArmFailed("nothing was heard")
+        return self._heard

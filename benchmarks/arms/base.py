@@ -1,10 +1,10 @@
 """What every way of running the probe has in common.
 
-An *arm* is one way to run the same static program (`vm-images/probe/`): as a plain process, in a container of
-some runtime, in a virtual machine of some tier. The harness only knows this interface.
+An *arm* is one way to run the same static program (`vm-images/probe/`): as a plain process, in a
+container of some runtime, in a virtual machine of some tier. The harness only knows this interface.
 
-All times are nanoseconds of the host's CLOCK_MONOTONIC (`time.monotonic_ns()`); a guest's own clock is never used
-for a start or an end, only to split an interval that the host has measured.
+All times are nanoseconds of the host's CLOCK_MONOTONIC (`time.monotonic_ns()`); a guest's own clock
+is never used for a start or an end, only to split an interval that the host has measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 
 class ArmFailed(Exception):
-    """One shot failed. The message is the reason that goes into its row (`status=error`); the run goes on."""
+    """One shot failed. The message is the reason that goes into its row (`status=error`); the run
+    goes on.
+    """
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Shot:
 
     t0: just before the first call that asks for the start.
     t6: the receiver had the payload's first byte.
-    t_end: nothing of it was left (process reaped, domain gone); None when the arm does not measure that.
+    t_end: nothing of it was left (process reaped, domain gone); None when the arm does not measure
+    that.
     cpu_ms: user + system CPU of the start's own processes, None where it cannot be had.
+    extra: what this one shot adds to its arm's `params` (JSON values).
     """
 
     t0: int
@@ -49,6 +53,7 @@ class Shot:
     t_end: int | None = None
     phases: list[Phase] = field(default_factory=list)
     cpu_ms: float | None = None
+    words: str = ""  # what the command said on stderr
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,28 +70,37 @@ class Arm:
     net_mode: str = ""  # "" | none | host
     channel: str = "inherited fd 1"  # how the first byte travels; or "fifo", "isa-debugcon socket"
     tool: str = ""  # path of the program that does the work, "" when it is the harness itself
-    expected_s: float = 0.05  # a guess at seconds per shot, for the plan only; replaced by the calibration shot
+    expected_s: float = (
+        0.05  # a guess at seconds per shot, for the plan only; replaced by the calibration shot
+    )
     params: dict[str, Any]  # anything else worth recording: command line, domain XML's sha256
 
     def __init__(self) -> None:
         self.params = {}
 
     def unavailable(self) -> Skip | None:
-        """Why this arm cannot run here, cheaply (a missing program, a missing tree); None when nothing forbids it.
+        """Why this arm cannot run here, cheaply (a missing program, a missing tree); None when
+        nothing forbids it.
 
-        What can only be known by doing is found by the one shot that `rounds.calibrate` fires after `prepare`.
+        What can only be known by doing is found by the one shot that `rounds.calibrate` fires after
+        `prepare`.
         """
         return None
 
     def prepare(self) -> None:
-        """Everything that must exist before the clock starts. Untimed, called once. Raises ArmFailed."""
+        """Everything that must exist before the clock starts. Untimed, called once. Raises
+        ArmFailed.
+        """
 
     def shoot(self) -> Shot:
-        """One sample. Leaves nothing behind, whether it returns or raises (ArmFailed, KeyboardInterrupt)."""
+        """One sample. Leaves nothing behind, whether it returns or raises (ArmFailed,
+        KeyboardInterrupt).
+        """
         raise NotImplementedError
 
     def shoot_traced(self) -> Shot | None:
-        """One sample with its phases, where asking for them costs time; None when `shoot` already has them.
+        """One sample with its phases, where asking for them costs time; None when `shoot` already
+        has them.
 
         Traced shots are a series of their own: they feed the waterfall and never the headline.
         """

@@ -1,0 +1,179 @@
+"""`python -m benchmarks`: containers and virtual machines, one stopwatch.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import leftovers, results, roots, session
+from benchmarks.arms import all_arms
+from benchmarks.arms.base import ArmFailed
+
+EXAMPLES = """\
+examples:
+  python -m benchmarks compare                      build what is missing, run, write the report
+  python -m benchmarks doctor                       which arms can run here, found by doing
+  python -m benchmarks run --arms 'runc:*,minicontainer-*' --rounds 30
+  python -m benchmarks run --budget 600 --seed 7    ten minutes of rounds, in a known order
+  python -m benchmarks run --resume results/RUN     go on with an interrupted run
+  python -m benchmarks report results/RUN           write its report again from the stored samples
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Containers and virtual machines, one endpoint, one clock, one receiver.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        return sub
+
+    def choice(sub: Any) -> None:
+        sub.add_argument("--arms", default="", metavar="LIST", help="names or globs, with commas")
+
+    def sizes(sub: Any) -> None:
+        choice(sub)
+        sub.add_argument("--seed", type=int, help="the order of all rounds follows from it")
+        sub.add_argument("--rounds", type=_positive(int), help="every arm this often")
+        sub.add_argument(
+            "--budget",
+            type=_positive(float),
+            default=session.BUDGET_S,
+            metavar="SECONDS",
+            help=f"for all rounds together, when --rounds is not given ({session.BUDGET_S:.0f})",
+        )
+        sub.add_argument("--out", default="results", metavar="DIR", help="results/ by default")
+
+    choice(verb("doctor", doctor, "try every arm once and say which can run, and why not"))
+    verb("list", list_arms, "name the arms, without starting anything")
+    verb("prepare", prepare, "build the probe, the root trees and the guests that are missing")
+    run_parser = verb("run", run, "measure, and write one row for each observation")
+    sizes(run_parser)
+    run_parser.add_argument("--resume", metavar="RUN", help="directory of an interrupted run")
+    sizes(verb("compare", compare, "prepare, run and report"))
+    report_parser = verb("report", report, "write report.html, report.md and figures of a run")
+    report_parser.add_argument("directory", nargs="?", metavar="RUN", help="default: the latest")
+    report_parser.add_argument("--out", default="results", metavar="DIR", help="where runs lie")
+    verb("clean", clean, "remove what a killed run left outside the clone")
+    return top
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if value <= 0:
+            raise ValueError
+        return value
+
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+def doctor(options: argparse.Namespace) -> int:
+    facts = session.status(session.choose(all_arms(), options.arms))
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for fact in facts:
+        badge = f" [{fact['accel']}]" if fact["accel"] else ""
+        if fact["runs"]:
+            print(f"ok    {fact['arm']}{badge}: one shot in {fact['seconds'] * 1000:.1f} ms")
+        else:
+            print(f"skip  {fact['arm']}{badge}: {fact['reason']}")
+            print(f"      fix: {fact['fix'] or 'unknown'}")
+    return 0
+
+
+def list_arms(options: argparse.Namespace) -> int:
+    arms = all_arms()
+    if options.json:
+        print(json.dumps([{"arm": arm.name, "kind": arm.kind} for arm in arms], indent=2))
+    else:
+        for arm in arms:
+            skip = arm.unavailable()
+            print(f"{arm.name:<32} {arm.kind:<10} {f'({skip.reason})' if skip else ''}".rstrip())
+    return 0
+
+
+def prepare(options: argparse.Namespace) -> int:
+    return roots.build(json=options.json)
+
+
+def run(options: argparse.Namespace) -> int:
+    directory = _measure(options, getattr(options, "resume", None))
+    print(json.dumps({"directory": directory}) if options.json else directory)
+    return 0
+
+
+def _measure(options: argparse.Namespace, resume: str | None) -> str:
+    if resume:
+        return session.resume(resume, all_arms())
+    request = session.Request(
+        options.out, options.arms, options.seed, options.rounds, options.budget
+    )
+    return session.new_run(request, session.choose(all_arms(), options.arms))
+
+
+def compare(options: argparse.Namespace) -> int:
+    code = roots.build(json=False, output=sys.stderr)
+    if code != 0:
+        print("some images could not be built; their arms are skipped", file=sys.stderr)
+    return _report(_measure(options, None), options.json)
+
+
+def report(options: argparse.Namespace) -> int:
+    return _report(options.directory or results.latest(options.out), options.json)
+
+
+def _report(directory: str, as_json: bool) -> int:
+    # Only now: pandas and matplotlib are never loaded in a process that still measures.
+    from benchmarks.report import write_report
+
+    written = write_report(directory)
+    if as_json:
+        print(json.dumps(written.record(), indent=2))
+    else:
+        print(written.text)
+    return 0
+
+
+def clean(options: argparse.Namespace) -> int:
+    removed = leftovers.remove(lambda line: print(line, file=sys.stderr))
+    print(json.dumps(removed) if options.json else f"removed {len(removed)} left-over directories")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130
+    except session.UsageError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    except (results.ResultsError, ArmFailed) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"benchmarks: {where}{os.strerror(error.errno or 0)}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""How many rounds, and who takes part in which: fixed before the first round that counts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# The reference is what a budget is stated against; the first of these that runs here is taken.
+REFERENCES = ("runc:busybox", "crun:busybox", "minicontainer-cli:busybox", "unshare+chroot:busybox")
+BELOW_1_S, BELOW_10_S, SLOWER = 30, 15, 5
+FEWEST = 5  # rounds below which no interval is computed (statistics.FEWEST_FOR_INTERVAL)
+PER_SHOT_S, PER_ROUND_S = 0.002, 0.07  # the harness between shots, and the guard's quiet window
+SERIES_OF_TRACED = 5  # traced shots of each arm that has them, spread over the rounds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """seconds: cost of one shot. shots: how many rounds each arm takes part in (all arms in
+    `rounds` at most).
+    """
+
+    seed: int
+    rounds: int
+    reference: str
+    seconds: dict[str, float]
+    shots: dict[str, int]
+    traced: list[str] = field(default_factory=list)
+
+    def takes_part(self, arm: str, number: int) -> bool:
+        """Whether `arm` is shot in round 1..rounds: its shots are spread evenly over them."""
+        share = self.shots[arm]
+        return number * share // self.rounds > (number - 1) * share // self.rounds
+
+    def order(self, number: int) -> list[tuple[str, int, bool]]:
+        """Round `number` as (arm, rep, traced), in its own random order; the same for the same
+        seed.
+        """
+        arms = [arm for arm in self.shots if number == 0 or self.takes_part(arm, number)]
+        shots = [(arm, 0, False) for arm in arms]
+        if self.reference in arms:
+            shots.append((self.reference, 1, False))
+        every = max(1, self.rounds // SERIES_OF_TRACED)
+        if number and number % every == 0:
+            shots += [(arm, 0, True) for arm in self.traced]
+        random.Random(f"{self.seed}/{number}").shuffle(shots)
+        return shots
+
+    def expected_s(self, first: int = 1) -> float:
+        """Seconds from round `first` to the end."""
+        return sum(self.round_s(number) for number in range(first, self.rounds + 1))
+
+    def round_s(self, number: int) -> float:
+        return PER_ROUND_S + sum(self.seconds[arm] + PER_SHOT_S for arm, _, _ in self.order(number))
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def enough(seconds: float) -> int:
+    """The number of rounds that the design fixes for a shot of this length."""
+    return BELOW_1_S if seconds < 1 else BELOW_10_S if seconds < 10 else SLOWER
+
+
+def make_plan(
+    seconds: dict[str, float],
+    *,
+    seed: int,
+    rounds: int | None = None,
+    budget_s: float | None = None,
+    traced: list[str] | None = None,
+) -> Plan:
+    """A plan for arms that cost `seconds` a shot (measured in round 0).
+
+    rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
+    then take part in fewer rounds, evenly spread and all in the same ones, and fast arms in fewer
+    only when they alone do not fit. Never below FEWEST, so a very short budget is exceeded, and the
+    printed plan says by how much.
+    """
+    reference = next((name for name in REFERENCES if name in seconds), "")
+    reference = reference or min(seconds, key=lambda arm: seconds[arm])
+
+    def plan(most: int, slow: int) -> Plan:
+        shots = {
+            arm: min(most, enough(cost), slow if cost >= 1 else most)
+            for arm, cost in seconds.items()
+        }
+        return Plan(seed, max(shots.values()), reference, seconds, shots, traced or [])
+
+    if rounds is not None:
+        return Plan(seed, rounds, reference, seconds, dict.fromkeys(seconds, rounds), traced or [])
+    for most, slow in _sizes():
+        candidate = plan(most, slow)
+        if budget_s is None or candidate.expected_s() <= budget_s:
+            return candidate
+    return candidate
+
+
+def _sizes() -> list[tuple[int, int]]:
+    """(rounds of fast arms, rounds of slow arms), from what is enough down to the fewest."""
+    slower = [(BELOW_1_S, slow) for slow in range(BELOW_10_S, FEWEST - 1, -1)]
+    return slower + [(most, FEWEST) for most in range(BELOW_1_S - 1, FEWEST - 1, -1)]

@@ -1,0 +1,119 @@
+"""The run itself: rounds of one shot of every arm, each in a fresh random order.
+
+Round 0 warms everything up, shows by doing which arms run here (the others become skip rows with
+reason and fix), and gives the costs from which the number of rounds is fixed. It is written, and
+discarded by the analysis.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
+from benchmarks.guard import Guard, Rules
+from benchmarks.plan import Plan
+from benchmarks.progress import Progress
+from benchmarks.rows import Row, RowMaker, Where
+
+Write = Callable[[list[Row]], None]
+
+
+def prepare(arms: list[Arm], say: Callable[[str], None]) -> tuple[list[Arm], dict[str, Skip]]:
+    """Prepare every arm. Returns those that may run, and why the others cannot."""
+    ready, skips = [], {}
+    for arm in arms:
+        skip = arm.unavailable()
+        if skip is None:
+            say(f"prepare {arm.name}")
+            try:
+                arm.prepare()
+            except (ArmFailed, OSError) as failure:
+                skip = Skip(str(failure), arm.fix_for(str(failure)))
+                arm.close()
+        if skip is None:
+            ready.append(arm)
+        else:
+            skips[arm.name] = skip
+    return ready, skips
+
+
+def shoot(arm: Arm, traced: bool = False) -> Shot:
+    """One shot with the garbage collector held back until it is over."""
+    gc.disable()
+    try:
+        shot = arm.shoot_traced() if traced else arm.shoot()
+    finally:
+        gc.enable()
+    if shot is None:
+        raise ArmFailed("asked for a traced shot, and has none")
+    return shot
+
+
+def round_zero(
+    arms: list[Arm], order: list[str], make: RowMaker, say: Callable[[str], None]
+) -> tuple[dict[str, float], dict[str, Skip], list[Row]]:
+    """One shot of every arm: (seconds of those that work, skips of those that do not, the warm-up
+    rows).
+    """
+    by_name = {arm.name: arm for arm in arms}
+    seconds: dict[str, float] = {}
+    skips: dict[str, Skip] = {}
+    rows: list[Row] = []
+    for position, name in enumerate(order):
+        say(f"warm-up {name}")
+        began = time.monotonic()
+        try:
+            shot = shoot(by_name[name])
+        except ArmFailed as failure:
+            skips[name] = Skip(str(failure), by_name[name].fix_for(str(failure)))
+            by_name[name].close()
+            continue
+        seconds[name] = time.monotonic() - began
+        rows += make.shot(by_name[name], Where(0, position, 0, warmup=True), shot)
+    return seconds, skips, rows
+
+
+def run_rounds(
+    arms: list[Arm],
+    plan: Plan,
+    make: RowMaker,
+    write: Write,
+    *,
+    first: int = 1,
+    guard: Guard | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Shoot rounds first..plan.rounds; each round's rows go to `write` when it is complete."""
+    guard = guard or Guard()
+    rules = Rules()
+    by_name = {arm.name: arm for arm in arms}
+    done_s = 0.0
+    if progress:
+        progress.start(plan.expected_s(first))
+    for number in range(first, plan.rounds + 1):
+        rows: list[Row] = []
+        guard.before_round()
+        for position, (name, rep, traced) in enumerate(plan.order(number)):
+            if progress:
+                progress.update(done_s, f"round {number}/{plan.rounds}  {name}")
+            rows += _one(by_name[name], Where(number, position, rep, traced=traced), make)
+            done_s += plan.seconds[name]
+        reading = guard.after_round()
+        broken = reading.broken(rules)
+        rows += make.guard(number, False, asdict(reading))
+        for row in rows:
+            row["contaminated"] = bool(broken)
+        write(rows)
+        gc.collect()
+    if progress:
+        progress.finish()
+
+
+def _one(arm: Arm, where: Where, make: RowMaker) -> list[Row]:
+    try:
+        return list(make.shot(arm, where, shoot(arm, where.traced)))
+    except ArmFailed as failure:
+        return [make.error(arm, where, str(failure))]
