@@ -132,9 +132,10 @@ class Syscall:
         try:
             result = self._function(*args)
         except OSError as error:
-            failure = OSError(error.errno, self.text(*args))
+            text = self.text(*args)
+            failure = OSError(error.errno, text)
             if trace:
-                trace(failure.strerror, failure, start, monotonic_ns())
+                trace(text, failure, start, monotonic_ns())
             raise failure from None
         if trace:
             trace(self.text(*args), result, start, monotonic_ns())

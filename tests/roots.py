@@ -1,0 +1,61 @@
+"""Root file systems and users that the tests run containers with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, "-I", "-S", str(REPOSITORY / "minicontainer" / "__main__.py")]
+
+# Nobody's uid: no account, no files, no privilege.
+ORDINARY_UID = 54321
+
+
+def make_busybox_root(directory: Path) -> Path:
+    """A root file system of one static program; skips where there is none."""
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("busybox is not installed: apt install busybox-static")
+    (directory / "bin").mkdir(parents=True)
+    shutil.copy(busybox, directory / "bin/busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    for name in applets.stdout.split():
+        if name != "busybox":
+            (directory / "bin" / name).symlink_to("busybox")
+    done = subprocess.run(
+        ["chroot", directory, "/bin/true"] if os.geteuid() == 0 else [busybox, "true"],
+        capture_output=True,
+    )
+    if done.returncode:
+        pytest.skip(f"busybox is not static: apt install busybox-static ({done.stderr!r})")
+    return directory
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A fresh busybox root, world readable, that the test may spoil."""
+    return make_busybox_root(tmp_path / "root")
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> list[str]:
+    """Words to put before a command so that it runs as somebody without privilege."""
+    if os.geteuid() != 0:
+        return []
+    words = [
+        "setpriv", f"--reuid={ORDINARY_UID}", f"--regid={ORDINARY_UID}", "--clear-groups",
+        "--inh-caps=-all", "env", f"HOME={tmp_path}",
+    ]  # fmt: skip
+    able = subprocess.run([*words, *COMMAND, "--version"], capture_output=True, text=True)
+    if able.returncode:
+        pytest.skip(f"an ordinary user cannot read this clone: {able.stderr.strip()[-200:]}")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.owner() == "root" and directory.name.startswith(("pytest", "test_")):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    return words

@@ -1,0 +1,226 @@
+"""`import minicontainer`: the library, from programs with threads as notebooks are."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import minicontainer
+from minicontainer.runtime.plan import build
+from minicontainer.runtime.spec import default
+from tests.roots import REPOSITORY
+
+pytestmark = [pytest.mark.root, pytest.mark.rootless]
+
+
+@pytest.fixture(autouse=True)
+def no_helper_stays():
+    yield
+    minicontainer.helper_stop()
+
+
+def test_output_is_printed_as_it_comes(root, capsys):
+    result = minicontainer.run(root, ["sh", "-c", "echo out; echo err >&2; exit 3"])
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err, result.returncode) == ("out\n", "err\n", 3)
+
+
+def test_capture_and_input_of_any_size(root):
+    text = "ünïcode\n" * 200_000
+    result = minicontainer.run(root, ["cat"], input=text, capture_output=True)
+    assert result.stdout == text
+
+
+def test_a_character_split_between_reads_survives(root):
+    script = r"printf '\303'; usleep 50000; printf '\274'"
+    assert minicontainer.run(root, ["sh", "-c", script], capture_output=True).stdout == "ü"
+
+
+def test_descriptor_goes_to_the_container_as_it_is(root):
+    read_fd, write_fd = os.pipe()
+    minicontainer.run(root, ["readlink", "/proc/self/fd/1"], stdout=write_fd)
+    os.close(write_fd)
+    with open(read_fd) as pipe:
+        assert pipe.read() == f"pipe:[{os.stat(pipe.fileno()).st_ino}]\n"
+
+
+def test_works_in_a_process_with_threads(root):
+    stop = threading.Event()
+    threads = [threading.Thread(target=stop.wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert minicontainer.run(root, ["true"]).returncode == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_many_at_once_do_not_mix(root):
+    def echo(n: int) -> str:
+        return minicontainer.run(root, ["echo", str(n)], capture_output=True).stdout
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(echo, range(40))) == [f"{n}\n" for n in range(40)]
+
+
+def test_errors_name_command_and_code(root):
+    with pytest.raises(minicontainer.ContainerError, match="not found in") as caught:
+        minicontainer.run(root, ["nope"])
+    assert caught.value.exit_code == 127
+    with pytest.raises(minicontainer.ContainerError, match="no such file"):
+        minicontainer.run(root / "nope", ["true"])
+    with pytest.raises(minicontainer.ContainerError, match="list of at least one word"):
+        minicontainer.run(root, "true")  # a string is a likely slip
+
+
+def test_check_raises_with_the_result(root):
+    with pytest.raises(minicontainer.CommandFailed, match="exit status 4") as caught:
+        minicontainer.run(root, ["sh", "-c", "echo x; exit 4"], check=True, capture_output=True)
+    assert caught.value.result.stdout == "x\n"
+
+
+def workers_of(helper: int) -> list[str]:
+    with open(f"/proc/{helper}/task/{helper}/children") as children:
+        return children.read().split()
+
+
+def assert_no_container(helper: int) -> None:
+    """No worker of the helper has a child; the worker itself may just be on its way out."""
+    for worker in workers_of(helper):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(f"/proc/{worker}/task/{worker}/children") as children:
+                assert children.read() == ""
+            pidfd = os.pidfd_open(int(worker))
+            ended = select.select([pidfd], [], [], 20)[0]
+            os.close(pidfd)
+            assert ended, f"worker {worker} stays"
+
+
+def test_timeout_kills_and_waits(root):
+    helper = minicontainer.helper_start()
+    with pytest.raises(TimeoutError, match="killed after"):
+        minicontainer.run(root, ["sleep", "1000"], timeout=0.2)
+    assert_no_container(helper)
+
+
+def test_ctrl_c_kills_and_waits(root):
+    helper = minicontainer.helper_start()
+    read_fd, write_fd = os.pipe()
+
+    def interrupt() -> None:
+        select.select([read_fd], [], [], 20)  # the command is running: it has written
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        minicontainer.run(root, ["sh", "-c", "echo up; exec sleep 1000"], stdout=write_fd)
+    thread.join()
+    assert_no_container(helper)
+    os.close(read_fd)
+    os.close(write_fd)
+
+
+def test_killed_command_is_128_plus_n(root):
+    # PID 1 cannot kill itself with a signal it does not handle, but the kernel can: out of memory
+    # aside, a fault does it.
+    script = "kill -SEGV $$; exec sh -c 'kill -9 $$; exit 5'"
+    assert minicontainer.run(root, ["sh", "-c", script]).returncode == 5
+
+
+def test_killed_helper_is_replaced(root):
+    first = minicontainer.helper_start()
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert minicontainer.run(root, ["true"]).returncode == 0
+    assert minicontainer.helper_start() != first
+
+
+def test_killed_worker_takes_its_container_along(root):
+    helper = minicontainer.helper_start()
+    result = []
+
+    def run() -> None:
+        result.append(minicontainer.run(root, ["sleep", "1000"]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    deadline = time.monotonic() + 20
+    worker = container = 0
+    while not container and time.monotonic() < deadline:
+        for worker in map(int, workers_of(helper)):
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open(f"/proc/{worker}/task/{worker}/children") as file,
+            ):
+                container = int((file.read().split() or [0])[0])
+    pidfd = os.pidfd_open(container)
+    os.kill(worker, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+    thread.join(20)
+    assert result[0].returncode == 128 + signal.SIGKILL
+
+
+def test_fork_of_the_caller_gets_a_helper_of_its_own(root):
+    parent = minicontainer.helper_start()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            ok = minicontainer.helper_start() != parent
+            status = 0 if ok and minicontainer.run(root, ["true"]).returncode == 0 else 2
+            minicontainer.helper_stop()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert minicontainer.run(root, ["true"]).returncode == 0
+
+
+def test_the_helper_ends_with_its_owner(root):
+    script = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import minicontainer, os, signal;"
+        "print(minicontainer.helper_start(), flush=True); sys.stdin.read(1);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    pidfd = os.pidfd_open(int(owner.stdout.readline()))
+    owner.communicate("x")
+    assert select.select([pidfd], [], [], 20)[0], "the helper outlived a killed owner"
+    os.close(pidfd)
+
+
+def test_traced_steps_are_those_of_the_plan(root):
+    result = minicontainer.run(root, ["true"], trace=True)
+    names = [step["name"] for step in result.steps]
+    assert names == [step.name for step in build(default(root, ["true"]))]
+    assert names == [step["name"] for step in minicontainer.explain(root, ["true"])]
+    assert any("pivot_root" in call["call"] for step in result.steps for call in step["calls"])
+    assert minicontainer.run(root, ["true"]).steps == []
+
+
+def test_printing_to_a_closed_stdout_leaves_no_container(root):
+    helper = minicontainer.helper_start()
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with contextlib.redirect_stdout(Closed()), pytest.raises(BrokenPipeError):
+        minicontainer.run(root, ["sh", "-c", "echo x; exec sleep 1000"])
+    assert_no_container(helper)

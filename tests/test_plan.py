@@ -1,0 +1,108 @@
+"""The plan of a container start: complete, in the right order, and readable without privilege."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicontainer.runtime import init, plan, report, spec, steps
+from minicontainer.runtime.container import _exec_failure, _failure
+from tests.roots import COMMAND
+
+
+def names(described: list[dict]) -> list[str]:
+    return [step["name"] for step in described]
+
+
+@pytest.fixture
+def described(tmp_path) -> list[dict]:
+    (tmp_path / "x").touch()
+    return plan.describe(plan.build(spec.default(tmp_path, ["sh"], read_only=True)))
+
+
+def test_every_step_says_what_why_where_and_which_lesson(described):
+    for number, step in enumerate(described, 1):
+        assert step["n"] == number
+        assert step["calls"], step
+        assert all(isinstance(call, str) and "(" in call for call in step["calls"])
+        assert step["why"], step
+        assert step["clause"], step
+        assert step["lesson"].isdigit(), step
+        assert step["where"] in ("parent", "init")
+
+
+def test_order_that_the_kernel_wants(described):
+    order = names(described)
+
+    def before(first: str, second: str) -> None:
+        assert order.index(first) < order.index(second), (first, second)
+
+    before("fork", "new session")
+    before("private mounts", "bind root")
+    before("mount /dev", "mount /dev/pts")
+    before("mount /proc", "pivot_root")
+    before("pivot_root", "mask paths")
+    before("bounding set", "identity")  # needs CAP_SETPCAP
+    before("identity", "capabilities")  # setresuid needs CAP_SETUID
+    before("identity", "die with parent")  # a change of ids clears PR_SET_PDEATHSIG
+    before("close descriptors", "exec")
+    assert order[-1] == "exec"
+    assert [step["where"] for step in described] == sorted(
+        (step["where"] for step in described), reverse=True
+    )
+
+
+def test_explain_needs_no_privilege(root, ordinary_user):
+    done = subprocess.run(
+        [*ordinary_user, *COMMAND, "explain", "--rootfs", root, "sh"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "unshare(flags=CLONE_NEWTIME|CLONE_NEWUSER|CLONE_NEWPID)" in done.stdout
+    assert "write('/proc/self/uid_map'" in done.stdout
+
+
+def test_rootless_has_one_id(root, ordinary_user):
+    done = subprocess.run(
+        [*ordinary_user, *COMMAND, "explain", "--user", "1000", "--rootfs", root, "sh"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert "only one id can be mapped" in done.stderr
+
+
+FIELDS = st.lists(
+    st.text(st.characters(exclude_characters="\x1e\x1f", exclude_categories=["Cs"])), min_size=1
+)
+
+
+@given(st.lists(FIELDS))
+def test_records_survive_the_pipe(records):
+    data = b"".join(report.encode(*fields) for fields in records)
+    assert report.decode(data) == records
+
+
+def test_failures_name_step_call_and_fix():
+    step = steps.PivotRoot("/r")
+    failure = _failure([step, step, step], 2, 22, "pivot_root(new_root='.')", "mount it")
+    assert str(failure) == (
+        "step 2 of 3, pivot_root: invalid argument: pivot_root(new_root='.')\n  fix: mount it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("errno", "code", "words"),
+    [
+        (2, 127, "executable file not found in $PATH"),
+        (13, 126, "permission denied"),
+        (8, 126, "exec format error"),
+        (12, 126, "cannot allocate memory"),
+    ],
+)
+def test_exec_failures_have_dockers_codes_and_words(errno, code, words):
+    step = steps.Exec(["x"], ["PATH=/none"])
+    failure = _exec_failure(step, errno, init.hint(step, OSError(errno, "")))
+    assert (failure.exit_code, failure.errno) == (code, errno)
+    assert words in str(failure)
