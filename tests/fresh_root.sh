@@ -97,7 +97,12 @@ trap 'exit 143' TERM HUP
 inside() {
     (
         hierarchies | while read -r hierarchy; do
-            mkdir -p "$hierarchy/$group" && echo 0 >"$hierarchy/$group/cgroup.procs" || :
+            mkdir -p "$hierarchy/$group"
+            # A new cpuset group has no CPU and takes no process.
+            for file in cpuset.cpus cpuset.mems; do
+                [ ! -f "$hierarchy/$file" ] || cat "$hierarchy/$file" >"$hierarchy/$group/$file"
+            done 2>/dev/null
+            echo 0 >"$hierarchy/$group/cgroup.procs"
         done
         exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child \
             sh "$self" --enter "$root" "$@"
@@ -125,6 +130,7 @@ workshop() {
 make_root() {
     say "a fresh Debian 12"
     sources=
+    # shellcheck source=/dev/null
     . /etc/os-release
     if [ "${VERSION_CODENAME:-}" = bookworm ]; then
         sources=$(find /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null || :)
@@ -138,6 +144,7 @@ make_root() {
         mkdir -p "$root$(dirname "$path")"
         cp -rL "$path" "$root$(dirname "$path")"
     done
+    echo '127.0.1.1 fresh-root' >>"$root/etc/hosts"
     rm -f "$root/usr/sbin/policy-rc.d"
     chroot "$root" useradd --create-home --shell /bin/sh attendee
     # Proxies and certificates of this host, for the user and through sudo.
