@@ -63,9 +63,7 @@ def _cost(fd: int, *, stdout: int | None = None, path: str = "", thread: bool = 
             if thread:
                 with Listener(fd, deadline) as heard:
                     os.write(sender.stdin.fileno(), b".")
-                    time.sleep(
-                        0.003
-                    )  # as a blocking library call would: without the interpreter lock
+                    heard.wait()  # as a blocking library call does: without the interpreter lock
                 received, data = heard.result()
             else:
                 os.write(sender.stdin.fileno(), b".")

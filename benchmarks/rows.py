@@ -58,7 +58,7 @@ class RowMaker:
     def _ms(self, arm: Arm, where: Where, shot: Shot, metric: str, start: int, end: int) -> Row:
         row = self._row(arm, where)
         row.update(metric=metric, value=_ms(end - start), cpu_ms=shot.cpu_ms)
-        row["params"] = {**arm.params, "root": arm.root, **shot.extra}
+        row["params"] |= shot.extra
         return row
 
     def skip(self, arm: Arm, skip: Skip) -> Row:
@@ -114,7 +114,7 @@ class RowMaker:
             "channel_cost_us": self.channel_costs.get(arm.channel),
             "tool": arm.tool,
             "tool_sha256": sha256(arm.tool),
-            "params": {**arm.params, "root": arm.root},
+            "params": {**arm.params, "root": arm.root, "channel": arm.channel},
             "env_id": self.env_id,
         }
 

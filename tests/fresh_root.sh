@@ -48,7 +48,10 @@ enter() {
     pivot_root . old
     umount --lazy old
     rmdir old
-    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
+    # This shell stays: as PID 1 it reaps what daemons leave behind.
+    status=0
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@" || status=$?
+    exit "$status"
 }
 
 if [ "${1:-}" = --enter ]; then
