@@ -1,0 +1,65 @@
+"""The report of a run, from its stored samples: report.html, report.md and figures/ beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.report import figures, html, markdown, terminal
+from benchmarks.report.analysis import Analysis, analyse
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, the text for a terminal, and the figures behind it."""
+
+    directory: str
+    text: str
+    analysis: Analysis
+
+    def record(self) -> dict[str, Any]:
+        """The result for programs: medians in ms, ratios to the reference."""
+        return {
+            "directory": self.directory,
+            "report": os.path.join(self.directory, "report.html"),
+            "reference": self.analysis.reference,
+            "noise_floor": self.analysis.noise_floor,
+            "rounds": self.analysis.rounds,
+            "marked_rounds": self.analysis.marked,
+            "arms": [
+                {
+                    "arm": arm.name,
+                    "accel": arm.accel,
+                    "median_ms": arm.first.median,
+                    "low_ms": arm.first.low,
+                    "high_ms": arm.first.high,
+                    "n": arm.first.n,
+                    "ratio": arm.ratio.value if arm.ratio else None,
+                    "verdict": arm.verdict,
+                }
+                for arm in self.analysis.arms
+            ],
+            "skipped": [
+                {"arm": skip.arm, "reason": skip.reason, "fix": skip.fix}
+                for skip in self.analysis.skips
+            ],
+            "damaged_lines": self.analysis.damaged,
+        }
+
+
+def write_report(directory: str) -> Written:
+    """Analyse and write. Raises ResultsError when there is nothing to report, OSError when it
+    cannot write.
+    """
+    analysis = analyse(directory)
+    drawn = figures.draw_all(analysis, os.path.join(directory, "figures"))
+    for name, text in (
+        ("report.html", html.render(analysis, drawn)),
+        ("report.md", markdown.render(analysis, drawn)),
+    ):
+        path = os.path.join(directory, name)
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
+    return Written(directory, terminal.render(analysis, directory), analysis)

@@ -1,0 +1,209 @@
+"""The report's sentences: units, badges, the finding in each title, and the lecture's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import anchors
+from benchmarks.report.analysis import Analysis, ArmResult
+from benchmarks.statistics import Ratio, Summary
+
+EMULATED = "emulated: not a KVM figure"
+
+
+def duration(ms: float) -> str:
+    """Three figures at most, in the unit that suits: 0.43 ms, 19.7 ms, 166 ms, 2.51 s."""
+    if ms >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.2g} ms" if ms < 1 else f"{ms:.3g} ms"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "no interval"
+    if max(low, high) >= 1000:
+        return f"{low / 1000:.3g}–{high / 1000:.3g} s"
+    return f"{low:.3g}–{high:.3g} ms"
+
+
+def measured(summary: Summary) -> str:
+    """Median, 95% interval and n of one arm."""
+    return f"{duration(summary.median)} ({interval(summary.low, summary.high)}; n={summary.n})"
+
+
+def times(of: Ratio | None) -> str:
+    if of is None:
+        return "1 (reference)"
+    if of.low is None or of.high is None:
+        return f"× {of.value:.3g} (n={of.n}, no interval)"
+    return f"× {of.value:.3g} ({of.low:.3g}–{of.high:.3g}; n={of.n})"
+
+
+def label(arm: ArmResult) -> str:
+    """The arm's name with its accelerator badge."""
+    return f"{arm.name} [{arm.accel}]" if arm.accel else arm.name
+
+
+def noise(analysis: Analysis) -> str:
+    """The A/A interval in words."""
+    if analysis.a_a is None or analysis.noise_floor is None:
+        return "no A/A interval: too few rounds; no difference is resolved"
+    a_a = analysis.a_a
+    return (
+        f"noise floor ±{(analysis.noise_floor - 1) * 100:.1f}%: {analysis.reference} against itself "
+        f"in {a_a.n} rounds is × {a_a.value:.3f} ({a_a.low:.3f}–{a_a.high:.3f})"
+    )
+
+
+def guard(analysis: Analysis) -> str:
+    """How many rounds were marked, and what that means for the table."""
+    if not analysis.marked:
+        return (
+            f"No round of {analysis.rounds} broke the guard's rules: "
+            "the analyses with and without marked rounds are the same."
+        )
+    return (
+        f"{analysis.marked} of {analysis.rounds} rounds broke the guard's rules (other work on the "
+        "machine) and are marked; the column “unmarked rounds only” leaves them out."
+    )
+
+
+def span(arms: list[ArmResult]) -> str:
+    """'5.5 ms to 166 ms', from the fastest median to the slowest."""
+    medians = sorted(arm.first.median for arm in arms)
+    low, high = duration(medians[0]), duration(medians[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def start_title(analysis: Analysis) -> str:
+    """The finding of the start-time figure."""
+    parts = []
+    containers, machines = analysis.of_kind("container"), analysis.of_kind("vm")
+    if containers:
+        parts.append(f"a container runs its first instruction after {span(containers)}")
+    if machines:
+        kind = (
+            "an emulated virtual machine"
+            if any(m.emulated for m in machines)
+            else "a virtual machine"
+        )
+        parts.append(f"{kind} after {span(machines)}")
+    if not parts:
+        parts.append(f"a process runs its first instruction after {span(analysis.arms)}")
+    sentence = ", ".join(parts)
+    return sentence[0].upper() + sentence[1:]
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The environment record, readable: (name, value), without the long lists."""
+    cpu = record["cpu"]
+    lines = [("CPU", f"{cpu['model']}, {cpu['online']} online")]
+    if record["hypervisor"]:
+        lines.append(("this host runs on", record["hypervisor"]))
+    accelerators = ", ".join(record["accelerators"]) or "none used"
+    lines += [
+        ("kernel", f"{record['kernel']} {record['kernel_version']} ({record['architecture']})"),
+        ("distribution", record["distribution"]),
+        ("memory", f"{record['memory_mib']} MiB"),
+        ("accelerator of the virtual machines", accelerators),
+        ("/dev/kvm", "present" if record["kvm_device"] else "absent"),
+        ("cgroups", record["cgroups"]),
+        ("privilege", f"{'root' if record['root'] else 'user'}, CapEff {record['capabilities']}"),
+        ("clocksource", record["clocksource"]),
+        ("CPU governor", record["governor"] or "not told"),
+        ("transparent huge pages, KSM", f"{record['transparent_hugepages']}, {record['ksm']}"),
+    ]
+    vulnerable = [name for name, text in record["mitigations"].items() if "Vulnerable" in text]
+    lines.append(("not mitigated", ", ".join(vulnerable) or "nothing"))
+    lines += [(name, version) for name, version in record["tools"].items()]
+    lines += [("python", record["python"]), ("source commit", record["source"] or "unknown")]
+    return lines
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the lecture's table."""
+
+    claim: str
+    measured: list[str]
+    published: list[str]
+    verdict: str
+
+
+def claims(analysis: Analysis) -> list[Claim]:
+    """The lecture's table, row by row: what it says, what we measured, what others did, the
+    verdict.
+    """
+    published = anchors.starts()
+    return [
+        _container_claim(analysis, published),
+        _vm_claim(analysis, published),
+        Claim("Many containers run on a laptop", [], [], "not measured in this run"),
+        Claim(
+            "Images are built in layers; VM snapshots are used sparingly",
+            [],
+            [],
+            "not measured in this run",
+        ),
+        Claim(
+            "VMs are fully isolated, containers at process level",
+            [],
+            [],
+            "not measured in this run",
+        ),
+    ]
+
+
+def _lines(arms: list[ArmResult]) -> list[str]:
+    return [
+        f"{label(arm)}: {measured(arm.first)}{f' – {EMULATED}' if arm.emulated else ''}"
+        for arm in arms
+    ]
+
+
+def _cited(published: list[anchors.Anchor], words: tuple[str, ...]) -> list[str]:
+    return [
+        f"{anchor.arm}: {duration(anchor.value)} ({anchor.cited})"
+        for anchor in published
+        if any(word in anchor.arm for word in words)
+    ]
+
+
+def _container_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
+    bound = anchors.claim("container startup")
+    arms = analysis.of_kind("container")
+    fast = [arm for arm in arms if arm.first.median <= bound]
+    if not arms:
+        verdict = "not measured: no container arm runs on this host"
+    elif len(fast) == len(arms):
+        verdict = f"holds: all {len(arms)} container arms stay below 1 s ({span(arms)})"
+    else:
+        slow = ", ".join(arm.name for arm in arms if arm not in fast)
+        verdict = f"holds for {len(fast)} of {len(arms)} container arms; not for {slow}"
+    cited = _cited(published, ("crun", "runc", "runsc"))
+    return Claim("A container starts in milliseconds (below 1 s)", _lines(arms), cited, verdict)
+
+
+def _vm_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
+    bound = anchors.claim("VM startup")
+    arms = analysis.of_kind("vm")
+    slow = [arm for arm in arms if arm.first.median >= bound]
+    if not arms:
+        verdict = "not measured: no virtual machine arm runs on this host"
+    elif slow:
+        verdict = f"holds for {', '.join(arm.name for arm in slow)} here"
+    else:
+        emulated = ", and these are emulated" if all(arm.emulated for arm in arms) else ""
+        verdict = (
+            f"not minutes: {span(arms)} for guests trimmed to a kernel and one program{emulated}. "
+            "A guest with firmware, disk and systemd (tier “full”) is not measured in this run"
+        )
+    cited = _cited(
+        published, ("Firecracker", "Cloud", "QEMU", "Alpine", "Lupine", "OSv", "LightVM")
+    )
+    return Claim("A virtual machine starts in minutes (60 s or more)", _lines(arms), cited, verdict)
