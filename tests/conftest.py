@@ -1,0 +1,50 @@
+"""For every test: the order (fast ones first), the fixtures of roots.py, and the leak check at the
+end: a run that leaves anything on the host fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from minicontainer.lab import leaks
+from minicontainer.paths import cache_dir
+
+pytest_plugins = ["tests.roots"]
+
+# Everything temporary goes below one directory, so that nothing else on this host is mistaken for
+# ours. Its name is short: unix sockets lie in it, and their paths end at 107 bytes.
+TEMPORARY = tempfile.mkdtemp(prefix="mct-")
+os.chmod(TEMPORARY, 0o755)
+os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY
+
+# What others keep there by themselves: libvirt's own state, and images, which are kept on purpose.
+NOT_OURS = ("/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def _ours(words: str) -> bool:
+    """Other programs make files in /tmp too; ours carry our name or lie in TEMPORARY."""
+    is_file = words.startswith(f"file {os.path.dirname(TEMPORARY)}/")
+    return not is_file or "minicontainer" in words or TEMPORARY in words
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory):
+    before = leaks.snapshot(ignore=[*NOT_OURS, tmp_path_factory.getbasetemp().parent])
+    yield
+    left = leaks.settled(before, seconds=15, concerns=_ours)
+    assert not left, "the tests left on this host:\n" + "\n".join(left)
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def skip_what_needs_docker(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("docker") and not shutil.which("dockerd"):
+        pytest.skip("dockerd is not installed: apt install docker.io")
