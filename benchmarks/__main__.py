@@ -1,13 +1,13 @@
 """`python -m benchmarks`: containers and virtual machines, one stopwatch.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 130 interrupted.
+Exit codes: 0 ok, 1 failure (doctor: no arm runs here), 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,38 @@ EXAMPLES = """\
 examples:
   python -m benchmarks compare                      build what is missing, run, write the report
   python -m benchmarks doctor                       which arms can run here, found by doing
+  python -m benchmarks run --resume results/RUN     go on with an interrupted run
+  python -m benchmarks VERB --help                  examples of each verb
+"""
+EXAMPLES_OF = {
+    "doctor": """\
+  python -m benchmarks doctor                       every arm: one shot, or why not and the fix
+  python -m benchmarks doctor --arms 'vm-*' --json
+""",
+    "list": """\
+  python -m benchmarks list                         names for --arms
+  python -m benchmarks list --json
+""",
+    "prepare": """\
+  python -m benchmarks prepare                      nothing is built twice
+""",
+    "run": """\
   python -m benchmarks run --arms 'runc:*,minicontainer-*' --rounds 30
   python -m benchmarks run --budget 600 --seed 7    ten minutes of rounds, in a known order
-  python -m benchmarks run --resume results/RUN     go on with an interrupted run
-  python -m benchmarks report results/RUN           write its report again from the stored samples
-"""
+  python -m benchmarks run --resume results/RUN     go on with an interrupted run, by its plan
+""",
+    "compare": """\
+  python -m benchmarks compare                      everything that runs here, about two minutes
+  python -m benchmarks compare --arms 'runc:*,podman:*,vm-*' --budget 600
+""",
+    "report": """\
+  python -m benchmarks report                       of the latest run in results/
+  python -m benchmarks report results/RUN --json
+""",
+    "clean": """\
+  python -m benchmarks clean                        running harnesses are left alone
+""",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +64,13 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        sub = verbs.add_parser(name, help=text, description=text)
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog="examples:\n" + EXAMPLES_OF[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         return sub
@@ -75,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 def _positive(kind: type) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
         value = kind(text)
-        if value <= 0:
+        if not 0 < value < float("inf"):
             raise ValueError
         return value
 
@@ -85,9 +118,10 @@ def _positive(kind: type) -> Callable[[str], Any]:
 
 def doctor(options: argparse.Namespace) -> int:
     facts = session.status(session.choose(all_arms(), options.arms))
+    able = 0 if any(fact["runs"] for fact in facts) else 1
     if options.json:
         print(json.dumps(facts, indent=2))
-        return 0
+        return able
     for fact in facts:
         badge = f" [{fact['accel']}]" if fact["accel"] else ""
         if fact["runs"]:
@@ -95,17 +129,20 @@ def doctor(options: argparse.Namespace) -> int:
         else:
             print(f"skip  {fact['arm']}{badge}: {fact['reason']}")
             print(f"      fix: {fact['fix'] or 'unknown'}")
-    return 0
+    return able
 
 
 def list_arms(options: argparse.Namespace) -> int:
-    arms = all_arms()
+    known = [(arm, arm.unavailable()) for arm in all_arms()]
     if options.json:
-        print(json.dumps([{"arm": arm.name, "kind": arm.kind} for arm in arms], indent=2))
-    else:
-        for arm in arms:
-            skip = arm.unavailable()
-            print(f"{arm.name:<32} {arm.kind:<10} {f'({skip.reason})' if skip else ''}".rstrip())
+        facts = [
+            {"arm": arm.name, "kind": arm.kind, "missing": skip.reason if skip else ""}
+            for arm, skip in known
+        ]
+        print(json.dumps(facts, indent=2))
+        return 0
+    for arm, skip in known:
+        print(f"{arm.name:<32} {arm.kind:<10} {f'({skip.reason})' if skip else ''}".rstrip())
     return 0
 
 
@@ -121,6 +158,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, resume: str | None) -> str:
     if resume:
+        if options.arms or options.rounds or options.seed is not None:
+            raise session.UsageError("--resume keeps the run's plan: no --arms, --rounds, --seed")
         return session.resume(resume, all_arms())
     request = session.Request(
         options.out, options.arms, options.seed, options.rounds, options.budget
@@ -171,7 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"benchmarks: {where}{os.strerror(error.errno or 0)}", file=sys.stderr)
+        fix = "; make room and run again" if error.errno == errno.ENOSPC else ""
+        print(f"benchmarks: {where}{error.strerror or error}{fix}", file=sys.stderr)
         return 1
 
 

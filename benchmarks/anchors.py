@@ -36,7 +36,7 @@ class Anchor:
 
 
 def load(path: str = PATH) -> list[Anchor]:
-    """All published figures. Raises OSError, and ValueError with the line when one is not readable."""
+    """All published figures. Raises OSError, and ValueError with the number of a damaged line."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         try:

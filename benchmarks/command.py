@@ -12,6 +12,8 @@ import os
 import re
 import select
 import signal
+import subprocess
+import sys
 import time
 
 from benchmarks.arms.base import ArmFailed, Phase, Shot
@@ -19,6 +21,7 @@ from benchmarks.receiver import first_byte, rest_of_line
 
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GRACE_MS = 100  # between a closed channel and the end of the process that closed it
 _PAYLOAD_CLOCK = re.compile(rb"mono_ns=(\d+)")
 
 
@@ -62,7 +65,7 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         os.close(stdout)
         stdout = -1
-        t6, line = first_byte(channel, deadline, watch=process.pidfd)
+        t6, line = _hear(channel, deadline, process)
         line = rest_of_line(channel, line, deadline)
         t_end, code, cpu_ms = process.wait(deadline)
         if code != 0:
@@ -82,6 +85,28 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
     return Shot(t0, t6, t_end, _phases(t0, spawned, line, t6, t_end), cpu_ms, words=said)
 
 
+def tidy(argv: list[str], timeout_s: float = 30.0) -> None:
+    """Run a clean-up command, outside any measurement. It may fail when there is nothing to clean
+    up; when it hangs, that is said and the run goes on.
+    """
+    try:
+        subprocess.run(argv, env=environment(), capture_output=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        print(f"still not done after {timeout_s:.0f} s, left: {' '.join(argv)}", file=sys.stderr)
+
+
+def _hear(channel: int, deadline_ns: int, process: _Process) -> tuple[int, bytes]:
+    """The first byte. A command that ends without one is reported by its exit code."""
+    try:
+        return first_byte(channel, deadline_ns, watch=process.pidfd)
+    except ArmFailed:
+        # A dying command's channel closes a moment before the process is gone.
+        if not process.ends_within(GRACE_MS):
+            raise
+        _, code, _ = process.wait(deadline_ns)
+        raise ArmFailed(f"exit code {code} before the payload signalled") from None
+
+
 class _Process:
     """A started command: its pidfd, its end, and its certain death."""
 
@@ -90,12 +115,22 @@ class _Process:
         self.pidfd = os.pidfd_open(pid)
         self.ended = False
 
-    def wait(self, deadline_ns: int) -> tuple[int, int, float]:
-        """(CLOCK_MONOTONIC ns when it was reaped, exit code as a shell gives it, CPU in ms)."""
+    def ends_within(self, milliseconds: int) -> bool:
         poller = select.poll()
         poller.register(self.pidfd, select.POLLIN)
-        if not poller.poll(max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000)):
+        return bool(poller.poll(milliseconds))
+
+    def _kill_group(self) -> None:
+        """Whatever the command started in its process group goes with it. Call before it is reaped:
+        until then neither the pid nor the group can belong to anyone else.
+        """
+        os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self, deadline_ns: int) -> tuple[int, int, float]:
+        """(CLOCK_MONOTONIC ns when it was reaped, exit code as a shell gives it, CPU in ms)."""
+        if not self.ends_within(max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000)):
             raise ArmFailed("the payload signalled, but the command did not end in time")
+        self._kill_group()
         _, status, usage = os.wait4(self.pid, 0)
         end = time.monotonic_ns()
         self.ended = True
@@ -105,8 +140,7 @@ class _Process:
     def kill(self) -> None:
         """Kill its process group unless it has ended, and reap it."""
         if not self.ended:
-            # Not yet reaped, so neither the pid nor the group can belong to anyone else.
-            os.killpg(self.pid, signal.SIGKILL)
+            self._kill_group()
             os.waitpid(self.pid, 0)
             self.ended = True
         if self.pidfd >= 0:
@@ -118,14 +152,17 @@ def _phases(t0: int, spawned: int, line: bytes, t6: int, t_end: int) -> list[Pha
     """The start in the parts every command has; the payload's own clock is the host's (same
     kernel).
     """
-    phases = [Phase("spawn", t0, spawned)]
     clock = _PAYLOAD_CLOCK.search(line)
     first = int(clock[1]) if clock else t6
-    if spawned <= first <= t6:
-        phases.append(Phase("build", spawned, first))
-        phases.append(Phase("signal", first, t6))
-    phases.append(Phase("end", t6, t_end))
-    return phases
+    first = first if t0 <= first <= t6 else t6
+    # On a busy machine the payload may have run before this process did again.
+    spawned = min(spawned, first)
+    return [
+        Phase("spawn", t0, spawned),
+        Phase("build", spawned, first),
+        Phase("signal", first, t6),
+        Phase("end", t6, t_end),
+    ]
 
 
 def _with_last_words(failure: str, words: int) -> str:

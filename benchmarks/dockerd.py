@@ -151,14 +151,19 @@ def clean_up(storage: str, run: str, cgroup: str, before: set[str]) -> None:
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
     shutil.rmtree(storage, ignore_errors=True)
     shutil.rmtree(run, ignore_errors=True)
-    for directory, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
-        if f"/{cgroup}" in directory:
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+    remove_cgroups(cgroup)
     for path in SIDE_EFFECTS:
         if path not in before:
             with contextlib.suppress(OSError):  # not empty means that somebody else uses it now
                 os.rmdir(path)
+
+
+def remove_cgroups(name: str) -> None:
+    """Remove the cgroups of this name, in every hierarchy, with all below them."""
+    for directory, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
+        if name in directory.split("/"):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 def _mounts_under(*directories: str) -> list[str]:

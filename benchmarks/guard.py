@@ -23,9 +23,7 @@ class Rules:
 
     steal_share: float = 0.01  # of all CPU time in the round, taken by the hypervisor for others
     psi_cpu_share: float = 0.10  # of the quiet window in which some task waited for a CPU
-    runnable: float = max(
-        1.0, (os.cpu_count() or 1) / 2
-    )  # other runnable threads, mean of the looks
+    runnable: float = max(1.0, (os.cpu_count() or 1) / 2)  # other threads, mean of the looks
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,8 @@ class Guard:
 
 def _steal_ticks() -> int:
     with open("/proc/stat", encoding="ascii") as file:
-        return int(
-            file.readline().split()[8]
-        )  # proc_pid_stat(5): user nice system idle iowait irq softirq steal
+        # proc_stat(5): cpu user nice system idle iowait irq softirq steal
+        return int(file.readline().split()[8])
 
 
 def _psi_cpu_us() -> float | None:

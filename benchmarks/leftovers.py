@@ -18,6 +18,7 @@ def remove(say: Callable[[str], None]) -> list[str]:
     """List and remove it; returns the directories that were removed. Running harnesses are left
     alone.
     """
+    _destroy_machines(say)
     directories = abandoned()
     for directory in directories:
         say(f"remove {directory}")
@@ -26,8 +27,19 @@ def remove(say: Callable[[str], None]) -> list[str]:
         pid = os.path.basename(directory).rpartition("-")[2]
         # Nothing says which of dockerd's side effects were there before: leave those that exist.
         dockerd.clean_up(directory, directory, f"bench-docker-{pid}", set(dockerd.SIDE_EFFECTS))
+        dockerd.remove_cgroups(f"bench-podman-{pid}")
         shutil.rmtree(directory, ignore_errors=True)
     return directories
+
+
+def _destroy_machines(say: Callable[[str], None]) -> None:
+    try:
+        from benchmarks import hypervisor
+    except ImportError:
+        return  # without libvirt-python there never was a machine
+    for machine in hypervisor.abandoned():
+        say(f"destroy virtual machine {machine.name()}")
+        machine.destroy()
 
 
 def _stop_daemon(directory: str) -> None:

@@ -29,19 +29,17 @@ class Plan:
 
     def takes_part(self, arm: str, number: int) -> bool:
         """Whether `arm` is shot in round 1..rounds: its shots are spread evenly over them."""
-        share = self.shots[arm]
-        return number * share // self.rounds > (number - 1) * share // self.rounds
+        return _spread(self.shots[arm], self.rounds, number)
 
     def order(self, number: int) -> list[tuple[str, int, bool]]:
         """Round `number` as (arm, rep, traced), in its own random order; the same for the same
         seed.
         """
-        arms = [arm for arm in self.shots if number == 0 or self.takes_part(arm, number)]
+        arms = [arm for arm in self.shots if self.takes_part(arm, number)]
         shots = [(arm, 0, False) for arm in arms]
         if self.reference in arms:
             shots.append((self.reference, 1, False))
-        every = max(1, self.rounds // SERIES_OF_TRACED)
-        if number and number % every == 0:
+        if _spread(SERIES_OF_TRACED, self.rounds, number):
             shots += [(arm, 0, True) for arm in self.traced]
         random.Random(f"{self.seed}/{number}").shuffle(shots)
         return shots
@@ -55,6 +53,11 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _spread(share: int, rounds: int, number: int) -> bool:
+    """Whether round `number` is one of `share` rounds that are spread evenly over all of them."""
+    return number * share // rounds > (number - 1) * share // rounds
 
 
 def enough(seconds: float) -> int:
@@ -73,9 +76,9 @@ def make_plan(
     """A plan for arms that cost `seconds` a shot (measured in round 0).
 
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
-    then take part in fewer rounds, evenly spread and all in the same ones, and fast arms in fewer
-    only when they alone do not fit. Never below FEWEST, so a very short budget is exceeded, and the
-    printed plan says by how much.
+    then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
+    not fit. Never below FEWEST, so a very short budget is exceeded; the printed plan says what it
+    takes.
     """
     reference = next((name for name in REFERENCES if name in seconds), "")
     reference = reference or min(seconds, key=lambda arm: seconds[arm])

@@ -101,18 +101,23 @@ class Listener:
     """
 
     def __init__(self, fd: int, deadline_ns: int) -> None:
+        self.fd, self.deadline_ns = fd, deadline_ns
         self._wake, self._silence = os.pipe()
         self._heard: tuple[int, bytes] | None = None
         self._failure: ArmFailed | None = None
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._listen, args=(fd, deadline_ns), daemon=True)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
 
-    def _listen(self, fd: int, deadline_ns: int) -> None:
+    def _listen(self) -> None:
         self._ready.set()
         try:
-            self._heard = first_byte(fd, deadline_ns, watch=self._wake)
+            self._heard = self._hear(self._wake)
         except ArmFailed as failure:
             self._failure = failure
+
+    def _hear(self, wake: int) -> tuple[int, bytes]:
+        """What is waited for; `wake` becomes readable when the block ends."""
+        return first_byte(self.fd, self.deadline_ns, watch=wake)
 
     def __enter__(self) -> Listener:
         self._thread.start()

@@ -7,18 +7,20 @@ spans an interruption.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rows import SCHEMA, Row
+from benchmarks.rows import SCHEMA, Row, fields
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLES = "samples.jsonl"
-NEEDED = ("schema", "arm", "metric", "round", "rep", "status")
+DISCARDED = "samples.discarded.jsonl"
+LAST_OF_A_ROUND = "guard.runnable"  # rounds.run_rounds puts the guard's rows behind all others
 
 
 class ResultsError(Exception):
@@ -26,22 +28,41 @@ class ResultsError(Exception):
 
 
 def append(directory: str, rows: Iterable[Row]) -> None:
-    """Add complete rows to the run's samples, and do not return before they are on disk. Raises
-    OSError.
+    """Add complete rows to the run's samples, all or none, and do not return before they are on
+    disk. Raises OSError with the file's name.
     """
-    with open(os.path.join(directory, SAMPLES), "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
+    path = os.path.join(directory, SAMPLES)
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    # Unbuffered: a buffer would try again to write, when it is closed, what had no room.
+    with open(path, "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(before)
+            raise OSError(error.errno, error.strerror, path) from error
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half. Raises OSError
+    with the file's name.
+    """
+    new = f"{path}.new"
+    try:
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(new, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def write_json(directory: str, name: str, record: dict[str, Any]) -> None:
-    """Write a record so that a reader sees the old one or the new one, never half."""
-    path = os.path.join(directory, name)
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, sort_keys=True)
-        file.write("\n")
-    os.replace(f"{path}.new", path)
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    write_whole(os.path.join(directory, name), text)
 
 
 def read_json(directory: str, name: str) -> dict[str, Any]:
@@ -75,11 +96,14 @@ def read_rows(directory: str) -> tuple[list[Row], list[str]]:
                     rows.append(row)
     except FileNotFoundError:
         raise ResultsError(f"{path}: no such file; run `python -m benchmarks run` first") from None
+    if not rows:
+        problem = damaged[0] if damaged else "it is empty"
+        raise ResultsError(f"{path}: no row can be read ({problem})")
     versions = {row["schema"] for row in rows} - {SCHEMA}
     if versions:
         raise ResultsError(
             f"{path}: rows of schema {sorted(map(str, versions))}, this program reads {SCHEMA}; "
-            "read them with the version that wrote them (params and environment.json name it)"
+            "read them with the version that wrote them (environment.json names its source commit)"
         )
     return rows, damaged
 
@@ -89,7 +113,10 @@ def _parse(line: str) -> tuple[Row | None, str]:
         row = json.loads(line)
     except ValueError as error:
         return None, f"not JSON ({error})"
-    missing = [name for name in NEEDED if not isinstance(row, dict) or name not in row]
+    if not isinstance(row, dict) or "schema" not in row:
+        return None, "not a row"
+    # Another schema may have other fields; read_rows refuses it as a whole.
+    missing = [name for name in fields() if name not in row] if row["schema"] == SCHEMA else []
     return (None, f"not a row: no {', '.join(missing)}") if missing else (row, "")
 
 
@@ -126,22 +153,23 @@ def discard_incomplete_round(directory: str, expected: dict[int, set[tuple[str, 
     path = os.path.join(directory, SAMPLES)
     with open(path, "rb") as file:
         lines = file.readlines()
+    whole_lines = len(lines) - (1 if lines and not lines[-1].endswith(b"\n") else 0)
     seen: dict[int, set[tuple[str, int]]] = {}
     first_line: dict[int, int] = {}
-    for number, line in enumerate(lines):
+    closed = set()
+    for number, line in enumerate(lines[:whole_lines]):
         row, _ = _parse(line.decode(errors="replace"))
-        if row is not None and row["status"] != "skip" and row["arm"]:
-            first_line.setdefault(row["round"], number)
-            seen.setdefault(row["round"], set()).add((row["arm"], row["rep"]))
-    last = max(seen, default=0)
-    if last == 0 or seen[last] >= expected.get(last, set()):
-        return last + 1
-    keep = first_line[last]
-    with open(os.path.join(directory, "samples.discarded.jsonl"), "ab") as file:
-        file.writelines(lines[keep:])
-    with open(f"{path}.new", "wb") as file:
-        file.writelines(lines[:keep])
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
-    return last
+        if row is None or row["round"] == 0:
+            continue
+        first_line.setdefault(row["round"], number)
+        seen.setdefault(row["round"], set()).add((row["arm"], row["rep"]))
+        if row["metric"] == LAST_OF_A_ROUND:
+            closed.add(row["round"])
+    last = max(first_line, default=0)
+    whole = last == 0 or (last in closed and seen[last] >= expected.get(last, set()))
+    keep = whole_lines if whole else first_line[last]
+    if keep < len(lines):
+        with open(os.path.join(directory, DISCARDED), "ab") as file:
+            file.writelines(lines[keep:])
+        os.truncate(path, sum(len(line) for line in lines[:keep]))
+    return last + 1 if whole else last

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from json import load
 from typing import Any, TextIO
 
@@ -32,6 +33,42 @@ def missing(name: str) -> Skip | None:
     if os.access(os.path.join(tree(name), "probe"), os.X_OK):
         return None
     return Skip(f"the {name} root tree with its probe is not built ({tree(name)})", FIX)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a Linux guest is started with; command_lines: by tier."""
+
+    kernel: str
+    initramfs: str
+    command_lines: dict[str, str]
+
+
+def guest(root: str) -> Guest:
+    """The kernel and the initramfs made of the same tree that the containers use."""
+    where = images()
+    return Guest(
+        os.path.join(where, "kernel", "vmlinuz"),
+        os.path.join(where, "initramfs", f"{root}.cpio"),
+        dict(manifest()["command_lines"]),
+    )
+
+
+def missing_guest(root: str) -> Skip | None:
+    """Why no virtual machine can be started with this root yet ("" is the boot sector)."""
+    needed = [guest_file for guest_file in _guest_files(root) if not os.path.isfile(guest_file)]
+    return Skip(f"not built: {', '.join(needed)}", FIX) if needed else None
+
+
+def _guest_files(root: str) -> list[str]:
+    where = images()
+    if not root:
+        return [os.path.join(where, "nano", "nano.img")]
+    return [
+        os.path.join(where, "manifest.json"),
+        os.path.join(where, "kernel", "vmlinuz"),
+        os.path.join(where, "initramfs", f"{root}.cpio"),
+    ]
 
 
 def manifest() -> dict[str, Any]:

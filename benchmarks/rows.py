@@ -7,6 +7,9 @@ failure.
 from __future__ import annotations
 
 import datetime
+import functools
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +18,15 @@ from benchmarks.arms.base import Arm, Shot, Skip
 from benchmarks.version import sha256
 
 SCHEMA = 1
+SCHEMA_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
 Row = dict[str, Any]
+
+
+@functools.cache
+def fields() -> tuple[str, ...]:
+    """The fields that every row has."""
+    with open(SCHEMA_FILE, encoding="utf-8") as file:
+        return tuple(json.load(file)["required"])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from benchmarks import environment, results
-from benchmarks.arms.base import Arm, Skip
+from benchmarks.arms.base import Arm, ArmFailed, Skip
 from benchmarks.channels import channel_costs
 from benchmarks.guard import Rules
 from benchmarks.plan import Plan, make_plan
@@ -73,17 +74,26 @@ def prepared(arms: list[Arm]) -> Iterator[tuple[list[Arm], dict[str, Skip]]]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    terminate = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield prepare(arms, say)
     finally:
-        signal.signal(signal.SIGTERM, before)
-        # A second Ctrl-C must not cut the clean-up short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A second Ctrl-C or SIGTERM must not cut the clean-up short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)
         for arm in arms:
-            arm.close()
+            _close(arm)
         remove_own()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, ctrl_c)
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def _close(arm: Arm) -> None:
+    """One arm that cannot be undone must not keep the others from it."""
+    try:
+        arm.close()
+    except (ArmFailed, OSError, subprocess.SubprocessError) as failure:
+        say(f"{arm.name} could not be cleaned up ({failure}); later: python -m benchmarks clean")
 
 
 def new_run(request: Request, arms: list[Arm]) -> str:
@@ -95,7 +105,8 @@ def new_run(request: Request, arms: list[Arm]) -> str:
     try:
         return _run_in(directory, request, seed, arms)
     finally:
-        if not os.path.exists(os.path.join(directory, results.SAMPLES)):
+        samples = os.path.join(directory, results.SAMPLES)
+        if not os.path.exists(samples) or os.path.getsize(samples) == 0:
             shutil.rmtree(directory)  # nothing was measured: leave nothing
 
 
@@ -130,6 +141,7 @@ def _run_in(directory: str, request: Request, seed: int, arms: list[Arm]) -> str
 def resume(directory: str, arms: list[Arm]) -> str:
     """Go on with an interrupted run at the first round that is not whole. Its plan is kept."""
     stored = results.read_json(directory, "plan.json")
+    results.read_rows(directory)  # refuses rows that this version could not go on with
     plan = Plan(**stored["plan"])
     arms = [arm for arm in arms if arm.name in plan.shots]
     lost = set(plan.shots) - {arm.name for arm in arms}
@@ -167,7 +179,15 @@ def _row_maker(directory: str, run_id: str, arms: list[Arm]) -> RowMaker:
     """Writes the environment record and measures the channels on the way."""
     env = environment.record(arms)
     costs = channel_costs()
-    results.write_json(directory, "environment.json", {**env, "channel_costs_us": costs})
+    name = "environment.json"
+    if os.path.exists(os.path.join(directory, name)):  # resumed
+        first = results.read_json(directory, name)
+        changed = [key for key in env if env[key] != first.get(key) and key != "env_id"]
+        if changed:
+            say(f"not the host that the run began on: {', '.join(changed)} changed")
+            name = f"environment.{env['env_id']}.json"
+    if not os.path.exists(os.path.join(directory, name)):
+        results.write_json(directory, name, {**env, "channel_costs_us": costs})
     return RowMaker(run_id, env["env_id"], costs)
 
 
@@ -183,8 +203,8 @@ def _shoot(directory: str, arms: list[Arm], plan: Plan, make: RowMaker, first: i
             first=first,
             progress=Progress(),
         )
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; the whole rounds are in {directory}; go on with:")
+    except (KeyboardInterrupt, OSError):
+        say(f"\nstopped early; the whole rounds are in {directory}; go on with:")
         say(f"  python -m benchmarks run --resume {directory}")
         raise
 
@@ -199,7 +219,7 @@ def _say_plan(plan: Plan, directory: str) -> None:
     say(f"plan: {plan.rounds} rounds, seed {plan.seed}, reference {plan.reference} (twice: A/A)")
     for arm, shots in plan.shots.items():
         say(f"  {arm:<32} {shots:3d} shots of {plan.seconds[arm] * 1000:8.1f} ms")
-    say(f"expected {clock(plan.expected_s())} min, into {directory}")
+    say(f"expected to take {clock(plan.expected_s())} (minutes:seconds), into {directory}")
 
 
 def status(arms: list[Arm]) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ PREFIX = "bench-"
 def _make(base: str) -> str:
     path = os.path.join(base, f"{PREFIX}{os.getpid()}")
     os.makedirs(base, exist_ok=True)
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    # Others may pass through, not look around: libvirt runs QEMU as a user of its own.
+    os.makedirs(path, mode=0o711, exist_ok=True)
     return path
 
 

@@ -13,13 +13,7 @@ def all_arms() -> list[Arm]:
     from benchmarks.arms.oci import oci_arms
     from benchmarks.arms.podman import Podman
     from benchmarks.arms.process import process_arms
-
-    try:
-        from benchmarks.arms.vm import vm_arms
-    except ModuleNotFoundError:  # TODO goes when arms/vm.py is there
-
-        def vm_arms() -> list[Arm]:
-            return []
+    from benchmarks.arms.vm import vm_arms
 
     containers = [Bubblewrap("busybox"), *oci_arms(), Podman("busybox"), Docker("busybox")]
     return [*process_arms(), *minicontainer_arms(), *containers, *vm_arms()]

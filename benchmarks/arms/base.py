@@ -64,15 +64,12 @@ class Arm:
     kind: str = ""  # process | container | vm
     runtime: str = ""  # "runc", "libvirt/qemu"
     runtime_version: str = ""
-    tier: str = ""  # "" | nano | micro | direct
+    tier: str = ""  # "" | nano | micro | direct | full
     accel: str = ""  # "" | kvm | kvm (nested) | kvm (pvm) | tcg
     root: str = ""  # "" | busybox | debian
     net_mode: str = ""  # "" | none | host
     channel: str = "inherited fd 1"  # how the first byte travels; or "fifo", "isa-debugcon socket"
     tool: str = ""  # path of the program that does the work, "" when it is the harness itself
-    expected_s: float = (
-        0.05  # a guess at seconds per shot, for the plan only; replaced by the calibration shot
-    )
     params: dict[str, Any]  # anything else worth recording: command line, domain XML's sha256
 
     def __init__(self) -> None:
@@ -82,8 +79,8 @@ class Arm:
         """Why this arm cannot run here, cheaply (a missing program, a missing tree); None when
         nothing forbids it.
 
-        What can only be known by doing is found by the one shot that `rounds.calibrate` fires after
-        `prepare`.
+        What can only be known by doing is found by the one shot that `rounds.round_zero` fires
+        after `prepare`.
         """
         return None
 
@@ -107,7 +104,7 @@ class Arm:
         return None
 
     def fix_for(self, failure: str) -> str:
-        """What a user can do about a failure of the calibration shot; '' when we do not know."""
+        """What a user can do about a failure in `prepare` or in round 0; '' when we do not know."""
         return ""
 
     def close(self) -> None:

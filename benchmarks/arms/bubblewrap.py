@@ -15,7 +15,6 @@ class Bubblewrap(CommandArm):
     kind = "container"
     runtime = "bubblewrap"
     net_mode = "none"
-    expected_s = 0.006
 
     def __init__(self, root: str) -> None:
         self.tool = shutil.which("bwrap", path=PATH) or ""

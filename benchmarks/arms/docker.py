@@ -11,7 +11,7 @@ import subprocess
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
-from benchmarks.command import PATH, environment, shoot_command
+from benchmarks.command import PATH, environment, shoot_command, tidy
 from benchmarks.dockerd import PrivateDaemon, answers
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
@@ -28,7 +28,6 @@ class Docker(Arm):
     runtime = "docker"
     net_mode = "none"
     channel = "fifo"
-    expected_s = 0.3
 
     def __init__(self, root: str) -> None:
         super().__init__()
@@ -102,9 +101,7 @@ class Docker(Arm):
                 self._docker("rm", "--force", name)
 
     def _docker(self, *verb: str) -> None:
-        subprocess.run(
-            [*self.base, *verb], env=environment(), capture_output=True, check=False, timeout=30
-        )
+        tidy([*self.base, *verb])
 
     def fix_for(self, failure: str) -> str:
         return (

@@ -21,7 +21,6 @@ TIMEOUT_S = 20.0
 class _MinicontainerArm(Arm):
     kind = "container"
     net_mode = "none"
-    expected_s = 0.03
 
     def __init__(self, front: str, root: str) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class Command(_MinicontainerArm):
         traced.insert(traced.index("--rootfs"), "--trace=json")
         shot = shoot_command(traced, timeout_s=TIMEOUT_S)
         steps = [json.loads(line) for line in shot.words.splitlines() if line.startswith("{")]
-        shot.phases = _waterfall(shot, steps)
+        shot.phases = _waterfall(shot, "python, imports, plan", steps)
         return shot
 
 
@@ -100,22 +99,21 @@ class Library(_MinicontainerArm):
         if result.returncode != 0:
             raise ArmFailed(f"exit code {result.returncode}: {result.stderr.strip()[-300:]}")
         shot = Shot(t0, t6, t_end)
-        shot.phases = _waterfall(shot, result.steps)
+        shot.phases = _waterfall(shot, "request to the helper", result.steps)
         return shot
 
     def close(self) -> None:
         minicontainer.helper_stop()
 
 
-def _waterfall(shot: Shot, steps: list[dict[str, Any]]) -> list[Phase]:
-    """t0, then the steps of the plan, then t6 and the end: the phases of a traced start."""
+def _waterfall(shot: Shot, before: str, steps: list[dict[str, Any]]) -> list[Phase]:
+    """What comes before the first step, the steps of the plan, then t6 and the end."""
     if not steps:
         return []
     plan = [Phase(step["name"], step["start_ns"], step["end_ns"]) for step in steps]
-    before = Phase("before the first step", shot.t0, plan[0].start_ns)
     signal = Phase("first instruction heard", plan[-1].end_ns, max(shot.t6, plan[-1].end_ns))
     end = Phase("end", shot.t6, shot.t_end or shot.t6)
-    return [before, *plan, signal, end]
+    return [Phase(before, shot.t0, plan[0].start_ns), *plan, signal, end]
 
 
 def minicontainer_arms() -> list[Arm]:

@@ -15,7 +15,7 @@ import subprocess
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
-from benchmarks.command import PATH, environment, shoot_command
+from benchmarks.command import PATH, environment, shoot_command, tidy
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
 
@@ -25,7 +25,6 @@ class OciRuntime(Arm):
 
     kind = "container"
     net_mode = "none"
-    expected_s = 0.03
 
     def __init__(self, runtime: str, root: str) -> None:
         super().__init__()
@@ -85,13 +84,13 @@ class OciRuntime(Arm):
                 self._delete(name)
 
     def _delete(self, name: str) -> None:
-        delete = [self.tool, "--root", self.state, "delete", "--force", name]
-        subprocess.run(delete, env=environment(), capture_output=True, check=False, timeout=20)
+        tidy([self.tool, "--root", self.state, "delete", "--force", name])
 
     def fix_for(self, failure: str) -> str:
         if "hybrid" in failure:
             return "boot with systemd.unified_cgroup_hierarchy=1 (crun refuses the hybrid layout)"
-        return f"try it by hand: {' '.join(self.argv)} test"
+        by_hand = [*self.params.get("command", [self.tool, "spec"]), "test"]
+        return f"try it by hand: {' '.join(by_hand)}"
 
     def close(self) -> None:
         if hasattr(self, "bundle"):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import subprocess
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, Shot, Skip
-from benchmarks.command import PATH, environment, shoot_command
+from benchmarks.command import PATH, shoot_command, tidy
+from benchmarks.dockerd import remove_cgroups
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory, storage_directory
 
@@ -36,7 +36,6 @@ class Podman(Arm):
     runtime = "podman"
     net_mode = "none"
     channel = "fifo"
-    expected_s = 0.2
 
     def __init__(self, root: str) -> None:
         super().__init__()
@@ -74,6 +73,10 @@ class Podman(Arm):
         self.base = [self.tool, *places, *runtime]
         self.argv = [*self.base, "run", "--rm", "--network", "none", "--log-driver", "none"]
         self.argv += [word for limit in limits for word in ("--ulimit", limit)]
+        # podman would leave its default parent behind on hosts that had none.
+        self.cgroup = f"bench-podman-{os.getpid()}"
+        if os.geteuid() == 0 and "--cgroup-manager=cgroupfs" in runtime:
+            self.argv += ["--cgroup-parent", f"/{self.cgroup}"]
         self.argv += ["--volume", f"{self.fifo}:/signal"]
         self.payload = ["--rootfs", f"{roots.tree(self.root)}:O", "/probe", "fifo", "/signal"]
         self.params["command"] = [*self.argv, *self.payload]
@@ -90,9 +93,7 @@ class Podman(Arm):
                 self._podman("rm", "--force", "--time", "0", name)
 
     def _podman(self, *verb: str) -> None:
-        subprocess.run(
-            [*self.base, *verb], env=environment(), capture_output=True, check=False, timeout=30
-        )
+        tidy([*self.base, *verb])
 
     def fix_for(self, failure: str) -> str:
         return "see `podman info`, and try: " + " ".join(self.params.get("command", []))
@@ -103,5 +104,6 @@ class Podman(Arm):
             # podman keeps a bind mount of its own storage; `system reset` is its own way to undo
             # that.
             self._podman("system", "reset", "--force")
+            remove_cgroups(self.cgroup)
             shutil.rmtree(os.path.join(storage_directory(), "podman"), ignore_errors=True)
             shutil.rmtree(os.path.join(run_directory(), "podman"), ignore_errors=True)

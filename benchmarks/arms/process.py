@@ -38,7 +38,6 @@ class ForkExec(CommandArm):
     """
 
     runtime = "fork+exec"
-    expected_s = 0.002
 
     def __init__(self) -> None:
         probe = os.path.join(roots.tree("busybox"), "probe")
@@ -51,7 +50,6 @@ class UnshareChroot(CommandArm):
     """unshare(1) and chroot(1): namespaces without mounts, pivot_root, capabilities or cgroup."""
 
     runtime = "unshare+chroot"
-    expected_s = 0.005
 
     def __init__(self, root: str) -> None:
         self.tool = shutil.which("unshare", path=PATH) or "unshare"

@@ -28,7 +28,6 @@ class VirtualMachine(Arm):
         self.root = root
         self.name = f"vm-{tier}:{root}" if root else f"vm-{tier}"
         self.tool = f"/usr/bin/qemu-system-{os.uname().machine}"
-        self.expected_s = 0.4 if tier == "nano" else 3.0
         self.kvm = False
         self.domain = self.name.replace(":", "-")
         self.params["isolation"] = "own kernel, own machine" if root else "own machine, no kernel"

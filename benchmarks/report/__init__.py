@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import results
 from benchmarks.report import figures, html, markdown, terminal
 from benchmarks.report.analysis import Analysis, analyse
 
@@ -26,6 +27,7 @@ class Written:
             "reference": self.analysis.reference,
             "noise_floor": self.analysis.noise_floor,
             "rounds": self.analysis.rounds,
+            "planned_rounds": self.analysis.planned,
             "marked_rounds": self.analysis.marked,
             "arms": [
                 {
@@ -58,8 +60,5 @@ def write_report(directory: str) -> Written:
         ("report.html", html.render(analysis, drawn)),
         ("report.md", markdown.render(analysis, drawn)),
     ):
-        path = os.path.join(directory, name)
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(f"{path}.new", path)
+        results.write_whole(os.path.join(directory, name), text)
     return Written(directory, terminal.render(analysis, directory), analysis)

@@ -14,17 +14,18 @@ from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize, verdi
 
 FIRST, WHOLE = "start.first_instruction", "start.whole_process"
 KINDS = ("process", "container", "vm")
-# Issue 2's budgets: (arm, how many times the reference runtime it may take), whole process.
+# (arm, how many times the reference runtime it may take), whole process.
 BUDGETS = (("minicontainer-cli", 1.0), ("minicontainer-library", 0.4))
 BUDGET_AGAINST = "runc"
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm in the report. clean: the same without marked rounds (None when that leaves nothing)."""
+    """One arm in the report. clean: without marked rounds (None when that leaves nothing)."""
 
     name: str
     kind: str
+    tier: str
     accel: str
     first: Summary
     clean: Summary | None
@@ -33,6 +34,7 @@ class ArmResult:
     verdict: str
     cpu_ms: float | None
     samples: list[float]
+    rounds: list[int]  # of the samples
     errors: int
     params: dict[str, Any]
     channel: str
@@ -45,6 +47,8 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Skipped:
+    """An arm without any value: it could not run here, or every shot of it failed."""
+
     arm: str
     reason: str
     fix: str
@@ -58,6 +62,11 @@ class Bar:
     offset: float
     length: float
 
+    @property
+    def after(self) -> bool:
+        """Whether it lies behind the first instruction: every arm calls that part "end"."""
+        return self.name == "end"
+
 
 @dataclass(frozen=True)
 class Waterfall:
@@ -67,13 +76,30 @@ class Waterfall:
     n: int
     bars: list[Bar]
 
+    @property
+    def start(self) -> list[Bar]:
+        return [bar for bar in self.bars if not bar.after]
+
+    @property
+    def first_ms(self) -> float:
+        """The first instruction: where the last part before it ends."""
+        return max((bar.offset + bar.length for bar in self.start), default=0.0)
+
 
 @dataclass(frozen=True)
 class Budget:
     arm: str
     limit: float
     ratio: Ratio
-    met: bool
+
+    @property
+    def verdict(self) -> str:
+        """The whole interval decides, not the point in it."""
+        if self.ratio.low is None or self.ratio.high is None:
+            return "not resolved"
+        if self.ratio.high <= self.limit:
+            return "met"
+        return "missed" if self.ratio.low > self.limit else "not resolved"
 
 
 @dataclass(frozen=True)
@@ -82,7 +108,8 @@ class Analysis:
     seed: int
     reference: str
     rounds: int
-    marked: int
+    planned: int
+    marked_rounds: list[int]
     arms: list[ArmResult]
     skips: list[Skipped]
     a_a: Ratio | None
@@ -92,6 +119,11 @@ class Analysis:
     damaged: list[str]
     environment: dict[str, Any]
     plan: dict[str, Any]
+    hosts: int  # environments: more than one when a resumed run found its host changed
+
+    @property
+    def marked(self) -> int:
+        return len(self.marked_rounds)
 
     def arm(self, name: str) -> ArmResult | None:
         return next((arm for arm in self.arms if arm.name == name), None)
@@ -120,9 +152,12 @@ def analyse(directory: str) -> Analysis:
         seed=seed,
         reference=reference,
         rounds=int(shots["round"].nunique()),
-        marked=int(shots[shots.contaminated]["round"].nunique()),
+        planned=int(plan["plan"]["rounds"]),
+        marked_rounds=sorted(
+            int(number) for number in shots[shots.contaminated.astype(bool)]["round"].unique()
+        ),
         arms=[_arm(table, shots, name, reference, noise, seed) for name in names],
-        skips=_skips(table),
+        skips=_skips(table, names),
         a_a=a_a,
         noise_floor=noise,
         waterfalls=_waterfalls(table),
@@ -130,6 +165,7 @@ def analyse(directory: str) -> Analysis:
         damaged=damaged,
         environment=results.read_json(directory, "environment.json"),
         plan=plan,
+        hosts=int(shots.env_id.nunique()),
     )
 
 
@@ -166,29 +202,39 @@ def _arm(
     first, whole = _of(shots, name), _of(shots, name, WHOLE)
     clean = first[~first.contaminated.astype(bool)]
     against = None if name == reference else _paired(first, _of(shots, reference), seed)
+    unpaired = "reference" if name == reference else "no round shared with the reference"
     row = first.iloc[0]
     cpu = first.cpu_ms.astype(float).median()
     return ArmResult(
         name=name,
         kind=row.kind,
+        tier=row.tier,
         accel=row.accel,
         first=summarize(first.value, seed),
         clean=summarize(clean.value, seed) if len(clean) else None,
         whole=summarize(whole.value, seed) if len(whole) else None,
         ratio=against,
-        verdict=verdict(against, noise) if against else "reference",
+        verdict=verdict(against, noise) if against else unpaired,
         cpu_ms=None if pd.isna(cpu) else float(cpu),
         samples=[float(value) for value in first.value],
+        rounds=[int(number) for number in first["round"]],
         errors=int(((table.arm == name) & (table.status == "error")).sum()),
         params=row.params,
         channel=row.params.get("channel", ""),
-        channel_cost_us=row.channel_cost_us,
+        channel_cost_us=None if pd.isna(row.channel_cost_us) else float(row.channel_cost_us),
     )
 
 
-def _skips(table: pd.DataFrame) -> list[Skipped]:
+def _skips(table: pd.DataFrame, measured: list[str]) -> list[Skipped]:
     skipped = table[table.status == "skip"]
-    return [Skipped(row.arm, row.reason, row.params.get("fix", "")) for row in skipped.itertuples()]
+    found = [
+        Skipped(row.arm, row.reason, row.params.get("fix", "")) for row in skipped.itertuples()
+    ]
+    failed = table[(table.status == "error") & ~table.arm.isin(measured)]
+    for name, rows in failed.groupby("arm"):
+        reason = f"all {len(rows)} shots after the warm-up failed, the last: {rows.reason.iloc[-1]}"
+        found.append(Skipped(str(name), reason, "python -m benchmarks doctor"))
+    return found
 
 
 def _waterfalls(table: pd.DataFrame) -> dict[str, Waterfall]:
@@ -211,7 +257,7 @@ def _waterfalls(table: pd.DataFrame) -> dict[str, Waterfall]:
 
 
 def _budgets(shots: pd.DataFrame, seed: int) -> list[Budget]:
-    """minicontainer against runc on the same tree, whole process, side by side in the same rounds."""
+    """minicontainer against runc on the same tree, whole process, in the same rounds."""
     found = []
     for name in sorted(shots.arm.unique()):
         runtime, _, root = name.partition(":")
@@ -220,5 +266,5 @@ def _budgets(shots: pd.DataFrame, seed: int) -> list[Budget]:
         if limit is not None and len(against):
             pair = _paired(_of(shots, name, WHOLE), against, seed)
             if pair:
-                found.append(Budget(name, limit, pair, pair.value <= limit))
+                found.append(Budget(name, limit, pair))
     return found

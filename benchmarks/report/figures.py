@@ -4,10 +4,13 @@ interval.
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 
@@ -16,9 +19,9 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from benchmarks import anchors
+from benchmarks import anchors, results
 from benchmarks.report import words
 from benchmarks.report.analysis import Analysis, ArmResult, Waterfall
 
@@ -27,7 +30,7 @@ COLOURS = {"process": "#595959", "container": "#0072B2", "vm": "#D55E00"}
 HEADINGS = {"process": "processes", "container": "containers", "vm": "virtual machines"}
 PUBLISHED = "#7a5195"
 WIDTH = 9.0
-STYLE = {
+STYLE: Any = {  # keys are matplotlib's rcParams
     "svg.hashsalt": "minicontainer",  # the same samples give the same file
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -57,6 +60,7 @@ def draw_all(analysis: Analysis, directory: str) -> list[Drawn]:
         start_times,
         waterfall,
         forest,
+        drift,
     ]
     drawn = []
     with plt.rc_context(STYLE):
@@ -65,8 +69,11 @@ def draw_all(analysis: Analysis, directory: str) -> list[Drawn]:
             if made is not None:
                 figure, title, alt, note = made
                 path = os.path.join(directory, f"{maker.__name__}.svg")
-                figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+                metadata = {"Date": None, "Creator": None, "Title": title}
+                text = io.StringIO()
+                figure.savefig(text, format="svg", metadata=metadata, bbox_inches="tight")
                 plt.close(figure)
+                results.write_whole(path, text.getvalue())
                 drawn.append(Drawn(maker.__name__, path, title, alt, note))
     return drawn
 
@@ -80,7 +87,7 @@ def _log_time_axis(axes: Axes) -> None:
 
 
 def start_times(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
-    """Every sample a dot, the median a bar with its interval; published figures as hollow diamonds."""
+    """Every sample a dot, the median a bar with its interval; published ones hollow diamonds."""
     published = [anchor for anchor in anchors.starts() if anchor.value >= 0.5]
     rows = len(analysis.arms) + len(published) + len({a.kind for a in analysis.arms}) + 2
     figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.235 * rows))
@@ -125,10 +132,10 @@ def start_times(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
     title = words.start_title(analysis)
     alt = "; ".join(f"{words.label(arm)} {words.measured(arm.first)}" for arm in analysis.arms)
     note = (
-        "One dot for each sample; the bar is the median, its whisker the 95% bootstrap interval over "
-        f"rounds; n beside it. {words.sentence(words.noise(analysis))} "
-        "Hollow diamonds are published figures of other machines and years; their end points differ "
-        "(see the anchors table), so they are context and no comparison."
+        "One dot for each sample; the bar is the median, its whisker the 95% bootstrap interval "
+        f"over rounds; n beside it. {words.sentence(words.noise(analysis))} "
+        "Hollow diamonds are published figures of other machines and years; what exactly they "
+        "measured differs (see their table below), so they are context and no comparison."
     )
     return figure, title, alt, note
 
@@ -192,7 +199,7 @@ VM_WATERFALLS = ("vm-micro:", "vm-direct:", "vm-nano")
 def _first(analysis: Analysis, prefixes: tuple[str, ...]) -> Waterfall | None:
     for prefix in prefixes:
         for name, found in sorted(analysis.waterfalls.items()):
-            if name.startswith(prefix) and found.bars:
+            if name.startswith(prefix) and found.start:
                 return found
     return None
 
@@ -224,7 +231,7 @@ def waterfall(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
         elif container_ms:
             axes.axvspan(0, container_ms, color=COLOURS["container"], alpha=0.8, lw=0, zorder=0)
             axes.annotate(
-                "the whole container start above, at this scale",
+                "the container's first instruction above, at this scale",
                 (container_ms, len(found.bars) - 0.4),
                 (5, 0),
                 textcoords="offset points",
@@ -233,9 +240,10 @@ def waterfall(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
                 color=COLOURS["container"],
             )
     figure.tight_layout(h_pad=1.6)
-    longest = [(max(found.bars, key=lambda bar: bar.length), found) for _, found in panels]
+    longest = [(max(found.start, key=lambda bar: bar.length), found) for _, found in panels]
     title = "Where the time goes: " + "; ".join(
-        f"most of {found.arm} is “{bar.name}” ({words.duration(bar.length)})"
+        f"the longest part of {_badged(found)} is “{bar.name}” "
+        f"({words.duration(bar.length)} of {words.duration(found.first_ms)})"
         for bar, found in longest
     )
     alt = "; ".join(
@@ -244,18 +252,19 @@ def waterfall(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
         for _, found in panels
     )
     note = (
-        "Medians of offset and length over the shots. The container's steps come from traced shots, a "
-        "series of its own, because tracing costs time; the headline figures are never traced. "
-        "The two panels have different scales."
+        "Medians of offset and length over the shots; pale: after the first instruction. "
+        "Traced shots are a series of their own, because tracing costs time; the headline figures "
+        "are never traced. Each panel has its own scale."
     )
     return figure, title, alt, note
 
 
 def _bars(axes: Axes, found: Waterfall, colour: str) -> float:
-    """One bar for each phase, first at the top; returns where the last one ends (ms)."""
+    """One bar for each phase, first at the top; returns the time of the first instruction (ms)."""
     end = max(bar.offset + bar.length for bar in found.bars)
     for y, bar in enumerate(found.bars):
-        axes.barh(y, bar.length, left=bar.offset, height=0.72, color=colour, zorder=3)
+        alpha = 0.3 if bar.after else 1.0
+        axes.barh(y, bar.length, left=bar.offset, height=0.72, color=colour, alpha=alpha, zorder=3)
         past = bar.offset + bar.length
         right = past < 0.8 * end
         axes.annotate(
@@ -267,19 +276,29 @@ def _bars(axes: Axes, found: Waterfall, colour: str) -> float:
             ha="left" if right else "right",
             fontsize=7,
             color="#333333",
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6},
         )
-    axes.set_yticks(range(len(found.bars)), [bar.name for bar in found.bars], fontsize=8)
+    names = [f"{bar.name} (after it)" if bar.after else bar.name for bar in found.bars]
+    axes.set_yticks(range(len(found.bars)), names, fontsize=8)
+    axes.axvline(found.first_ms, color="#333333", linewidth=0.9, linestyle=":", zorder=2)
     axes.set_ylim(len(found.bars) - (0.5 if found.traced else 0.0), -0.6)
     axes.set_xlim(0, end * 1.02)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.tick_params(axis="y", length=0)
-    badge = f" [{found.accel}] – {words.EMULATED}" if found.accel == "tcg" else ""
-    badge = badge or (f" [{found.accel}]" if found.accel else "")
+    emulated = f" – {words.EMULATED}" if found.accel == "tcg" else ""
+    traced = ", traced" if found.traced else ""
     axes.set_title(
-        f"{found.arm}{badge}: {words.duration(end)}, n={found.n}", fontsize=10, color=colour
+        f"{_badged(found)}: first instruction after {words.duration(found.first_ms)}{traced}, "
+        f"n={found.n}{emulated}",
+        fontsize=10,
+        color=colour,
     )
     axes.set_xlabel("ms since the request (t0)")
-    return end
+    return found.first_ms
+
+
+def _badged(found: Waterfall) -> str:
+    return f"{found.arm} [{found.accel}]" if found.accel else found.arm
 
 
 def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
@@ -289,7 +308,8 @@ def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
     arms = [arm for arm in analysis.arms if arm.ratio is not None]
     if not arms:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.3 * len(arms)))
+    # Narrower than the others: the numbers stand in a column to its right.
+    figure, axes = plt.subplots(figsize=(WIDTH - 2.6, 1.1 + 0.3 * len(arms)))
     for y, arm in enumerate(arms):
         of = arm.ratio
         assert of is not None
@@ -298,14 +318,15 @@ def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
         if of.low is not None and of.high is not None:
             axes.plot([of.low, of.high], [y, y], color=colour, linewidth=2)
         axes.plot(of.value, y, "o", color=colour, mfc=colour if resolved else "white", markersize=6)
-        badge = f"   {words.EMULATED}" if arm.emulated else ""
-        axes.annotate(
-            f"{words.times(of)}  {'' if resolved else 'not resolved'}{badge}",
-            (of.high or of.value, y),
-            (8, 0),
-            textcoords="offset points",
+        remarks = ["" if resolved else "not resolved", words.EMULATED if arm.emulated else ""]
+        axes.text(
+            1.01,
+            y,
+            "   ".join(filter(None, [words.times(of), *remarks])),
+            transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=8,
+            color="#222222",
         )
     axes.axvline(1, color="#333333", linewidth=0.9)
     if analysis.noise_floor:
@@ -313,8 +334,6 @@ def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
             1 / analysis.noise_floor, analysis.noise_floor, color="#999999", alpha=0.3, lw=0
         )
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.45)  # room for the labels
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"× {value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(arms)), [words.label(arm) for arm in arms])
@@ -323,7 +342,7 @@ def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel(
-        f"start time as a multiple of {analysis.reference} in the same round, log scale, 95% interval"
+        f"start time as a multiple of {analysis.reference} in the same round, log scale, 95%"
     )
     faster = [arm for arm in arms if arm.verdict == "faster"]
     slower = [arm for arm in arms if arm.verdict == "slower"]
@@ -332,5 +351,46 @@ def forest(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
         f"{len(arms) - len(faster) - len(slower)} not resolved"
     )
     alt = "; ".join(f"{words.label(arm)} {words.times(arm.ratio)}: {arm.verdict}" for arm in arms)
-    note = f"The grey band is the noise floor: {words.noise(analysis)}."
+    note = f"The grey band is the {words.noise(analysis)}."
+    return figure, title, alt, note
+
+
+def drift(analysis: Analysis) -> tuple[Figure, str, str, str] | None:
+    """Every sample in the order of the rounds, as a multiple of its arm's median: a machine that
+    warms up, slows down or is disturbed shows here.
+    """
+    rounds: dict[int, list[float]] = {}
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
+    for arm in analysis.arms:
+        relative = [value / arm.first.median for value in arm.samples]
+        for number, value in zip(arm.rounds, relative, strict=True):
+            rounds.setdefault(number, []).append(value)
+        axes.scatter(
+            arm.rounds, relative, s=9, color=COLOURS[arm.kind], alpha=0.4, linewidths=0, zorder=3
+        )
+    medians = {number: statistics.median(values) for number, values in sorted(rounds.items())}
+    axes.plot(list(medians), list(medians.values()), color="#222222", linewidth=1.2, zorder=4)
+    for number in analysis.marked_rounds:
+        axes.axvspan(number - 0.5, number + 0.5, color="#999999", alpha=0.3, lw=0)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"× {value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_ylim()
+    scale = (0.8, 1, 1.25) if high / low < 4 else (0.25, 0.5, 1, 2, 4, 8, 16)
+    axes.set_yticks([tick for tick in scale if low < tick < high])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("round, in the order they were shot")
+    axes.set_ylabel("of the arm's median")
+    third = max(1, len(medians) // 3)
+    values = list(medians.values())
+    change = statistics.median(values[-third:]) / statistics.median(values[:third])
+    title = f"Over the run: the last third of the rounds took × {change:.2f} of the first third"
+    alt = "; ".join(f"round {number} × {value:.2f}" for number, value in medians.items())
+    note = (
+        "One dot for each sample, as a multiple of its arm's median; the line: median of each "
+        f"round. Grey: rounds that the guard marked ({analysis.marked} of {analysis.rounds})."
+    )
     return figure, title, alt, note

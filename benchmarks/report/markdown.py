@@ -18,7 +18,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def render(analysis: Analysis, figures: list[Drawn]) -> str:
     parts = [
         f"# {words.start_title(analysis)}",
-        f"Run {analysis.run_id}, {analysis.rounds} rounds, seed {analysis.seed}. "
+        f"Run {analysis.run_id}, {words.extent(analysis)}, seed {analysis.seed}. "
         f"{words.sentence(words.noise(analysis))} {words.guard(analysis)}",
     ]
     if any(arm.emulated for arm in analysis.arms):
@@ -34,10 +34,10 @@ def render(analysis: Analysis, figures: list[Drawn]) -> str:
     parts += ["## All arms", arms_table(analysis)]
     if analysis.budgets:
         budgets = [
-            (b.arm, f"≤ × {b.limit} of runc", words.times(b.ratio), "met" if b.met else "missed")
+            (b.arm, f"≤ × {b.limit} of runc", words.times(b.ratio), b.verdict)
             for b in analysis.budgets
         ]
-        head = ("arm", "budget", "measured", "")
+        head = ("arm", "budget", "measured", "verdict")
         parts += ["## Budgets of this project, whole process", _table(head, budgets)]
     if analysis.skips:
         skips = [(skip.arm, skip.reason, skip.fix or "unknown") for skip in analysis.skips]
@@ -56,7 +56,7 @@ def arms_table(analysis: Analysis) -> str:
         "first instruction",
         "min",
         "whole process",
-        f"of {analysis.reference}",
+        f"{analysis.reference} ×",
         "verdict",
     ]
     head += ["unmarked rounds only"] if analysis.marked else []

@@ -9,7 +9,7 @@ from benchmarks.report.analysis import Analysis
 
 
 def render(analysis: Analysis, directory: str) -> str:
-    rows = [("arm", "first instruction (95%; n)", f"of {analysis.reference} (95%; n)", "verdict")]
+    rows = [("arm", "first instruction (95%; n)", f"{analysis.reference} × (95%; n)", "verdict")]
     rows += [
         (words.label(arm), words.measured(arm.first), words.times(arm.ratio), arm.verdict)
         for arm in analysis.arms
@@ -19,14 +19,13 @@ def render(analysis: Analysis, directory: str) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    lines = ["", words.start_title(analysis), "", *table, ""]
+    lines = ["", words.start_title(analysis), words.extent(analysis), "", *table, ""]
     if any(arm.emulated for arm in analysis.arms):
         lines.append(f"[tcg] is {words.EMULATED}.")
     lines += [words.sentence(words.noise(analysis)), words.guard(analysis)]
     for budget in analysis.budgets:
-        met = "met" if budget.met else "missed"
         against = f"whole process {words.times(budget.ratio)} of runc"
-        lines.append(f"budget {met}: {budget.arm}: {against}, allowed × {budget.limit}")
+        lines.append(f"budget {budget.verdict}: {budget.arm}: {against}, allowed × {budget.limit}")
     for claim in words.claims(analysis):
         lines.append(f"{claim.claim}: {claim.verdict}.")
     for skip in analysis.skips:

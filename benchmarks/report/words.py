@@ -13,31 +13,44 @@ EMULATED = "emulated: not a KVM figure"
 
 
 def duration(ms: float) -> str:
-    """Three figures at most, in the unit that suits: 0.43 ms, 19.7 ms, 166 ms, 2.51 s."""
-    if ms >= 1000:
-        return f"{ms / 1000:.3g} s"
-    return f"{ms:.2g} ms" if ms < 1 else f"{ms:.3g} ms"
+    """Three figures at most, in the unit that suits: 8.5 µs, 0.43 ms, 19.7 ms, 166 ms, 2.51 s."""
+    if ms >= 999.5:
+        return f"{figures(ms / 1000)} s"
+    if ms < 0.0995:
+        return f"{figures(ms * 1000, 2)} µs"
+    return f"{figures(ms, 2 if ms < 1 else 3)} ms"
+
+
+def figures(value: float, count: int = 3) -> str:
+    """The number to so many significant figures, never as 1.2e+03."""
+    text = f"{value:.{count}g}"
+    return f"{float(text):.0f}" if "e+" in text else text
 
 
 def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "no interval"
-    if max(low, high) >= 1000:
-        return f"{low / 1000:.3g}–{high / 1000:.3g} s"
-    return f"{low:.3g}–{high:.3g} ms"
+    if max(low, high) >= 999.5:
+        return f"{figures(low / 1000)}–{figures(high / 1000)} s"
+    return f"{figures(low)}–{figures(high)} ms"
 
 
 def measured(summary: Summary) -> str:
     """Median, 95% interval and n of one arm."""
-    return f"{duration(summary.median)} ({interval(summary.low, summary.high)}; n={summary.n})"
+    return f"{duration(summary.median)} {spread(summary)}"
+
+
+def spread(summary: Summary) -> str:
+    """The 95% interval of the median and n."""
+    return f"({interval(summary.low, summary.high)}; n={summary.n})"
 
 
 def times(of: Ratio | None) -> str:
     if of is None:
-        return "1 (reference)"
+        return "–"
     if of.low is None or of.high is None:
-        return f"× {of.value:.3g} (n={of.n}, no interval)"
-    return f"× {of.value:.3g} ({of.low:.3g}–{of.high:.3g}; n={of.n})"
+        return f"× {figures(of.value)} (n={of.n}, no interval)"
+    return f"× {figures(of.value)} ({figures(of.low)}–{figures(of.high)}; n={of.n})"
 
 
 def label(arm: ArmResult) -> str:
@@ -49,11 +62,19 @@ def noise(analysis: Analysis) -> str:
     """The A/A interval in words."""
     if analysis.a_a is None or analysis.noise_floor is None:
         return "no A/A interval: too few rounds; no difference is resolved"
-    a_a = analysis.a_a
+    a_a, reach = analysis.a_a, analysis.noise_floor
     return (
-        f"noise floor ±{(analysis.noise_floor - 1) * 100:.1f}%: {analysis.reference} against itself "
-        f"in {a_a.n} rounds is × {a_a.value:.3f} ({a_a.low:.3f}–{a_a.high:.3f})"
+        f"noise floor: ratios from × {1 / reach:.3g} to × {reach:.3g} are not resolved, because "
+        f"{analysis.reference} against itself in {a_a.n} rounds is × {a_a.value:.3f} "
+        f"({a_a.low:.3f}–{a_a.high:.3f})"
     )
+
+
+def extent(analysis: Analysis) -> str:
+    """How much was measured, and whether that was all."""
+    if analysis.rounds >= analysis.planned:
+        return f"{analysis.rounds} rounds"
+    return f"{analysis.rounds} of {analysis.planned} planned rounds (stopped early)"
 
 
 def guard(analysis: Analysis) -> str:
@@ -76,19 +97,22 @@ def span(arms: list[ArmResult]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def guests(analysis: Analysis) -> list[ArmResult]:
+    """The virtual machines that run a kernel; without any, the boot sectors (tier nano)."""
+    machines = analysis.of_kind("vm")
+    return [machine for machine in machines if machine.tier != "nano"] or machines
+
+
 def start_title(analysis: Analysis) -> str:
     """The finding of the start-time figure."""
     parts = []
-    containers, machines = analysis.of_kind("container"), analysis.of_kind("vm")
+    containers, machines = analysis.of_kind("container"), guests(analysis)
     if containers:
         parts.append(f"a container runs its first instruction after {span(containers)}")
-    if machines:
-        kind = (
-            "an emulated virtual machine"
-            if any(m.emulated for m in machines)
-            else "a virtual machine"
-        )
-        parts.append(f"{kind} after {span(machines)}")
+    for emulated, name in ((False, "a virtual machine"), (True, "an emulated virtual machine")):
+        alike = [machine for machine in machines if machine.emulated == emulated]
+        if alike:
+            parts.append(f"{name} after {span(alike)}")
     if not parts:
         parts.append(f"a process runs its first instruction after {span(analysis.arms)}")
     sentence = ", ".join(parts)
@@ -189,6 +213,17 @@ def _container_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Cla
     return Claim("A container starts in milliseconds (below 1 s)", _lines(arms), cited, verdict)
 
 
+def _not_minutes(arms: list[ArmResult]) -> str:
+    tiers = {arm.tier for arm in arms}
+    what = "boot sectors without a kernel" if tiers == {"nano"} else "guests"
+    if tiers <= {"micro", "direct"}:
+        what = "guests trimmed to a kernel and one program"
+    emulated = [arm for arm in arms if arm.emulated]
+    how = "" if not emulated else " (emulated)" if emulated == arms else " (some emulated)"
+    full = "A guest with firmware, disk and systemd (tier “full”) is not measured in this run"
+    return f"not minutes: {span(arms)} for {what}{how}" + ("" if "full" in tiers else f". {full}")
+
+
 def _vm_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
     bound = anchors.claim("VM startup")
     arms = analysis.of_kind("vm")
@@ -196,13 +231,9 @@ def _vm_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
     if not arms:
         verdict = "not measured: no virtual machine arm runs on this host"
     elif slow:
-        verdict = f"holds for {', '.join(arm.name for arm in slow)} here"
+        verdict = f"holds for {', '.join(label(arm) for arm in slow)} here"
     else:
-        emulated = ", and these are emulated" if all(arm.emulated for arm in arms) else ""
-        verdict = (
-            f"not minutes: {span(arms)} for guests trimmed to a kernel and one program{emulated}. "
-            "A guest with firmware, disk and systemd (tier “full”) is not measured in this run"
-        )
+        verdict = _not_minutes(guests(analysis))
     cited = _cited(
         published, ("Firecracker", "Cloud", "QEMU", "Alpine", "Lupine", "OSv", "LightVM")
     )
