@@ -1,0 +1,13 @@
+"""The guest kernel's command lines, one for each machine; README.md says what each word gave.
+
+https://docs.kernel.org/admin-guide/kernel-parameters.html
+"""
+
+# No word here takes away what isolates or protects: mitigations, LSMs and zeroed memory stay as the
+# distribution has them.
+TRIMS = "quiet cryptomgr.notests noreplace-smp no_timer_check 8250.nr_uarts=0"
+
+# reboot=t: by a triple fault, the one way that needs no device. After "--" come init's arguments.
+END = "panic=-1 reboot=t rdinit=/probe -- debugcon"
+
+COMMAND_LINES = {"micro": f"{TRIMS} {END}", "direct": f"{TRIMS} {END}"}
