@@ -11,7 +11,8 @@ REFERENCES = ("runc:busybox", "crun:busybox", "minicontainer-cli:busybox", "unsh
 BELOW_1_S, BELOW_10_S, SLOWER = 30, 15, 5
 FEWEST = 5  # rounds below which no interval is computed (statistics.FEWEST_FOR_INTERVAL)
 PER_SHOT_S, PER_ROUND_S = 0.002, 0.07  # the harness between shots, and the guard's quiet window
-SERIES_OF_TRACED = 5  # traced shots of each arm that has them, spread over the rounds
+# Traced shots of each arm that has them, spread over the rounds; slow arms have fewer.
+SERIES_OF_TRACED, SERIES_OF_SLOW = 5, 3
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Plan:
         shots = [(arm, 0, False) for arm in arms]
         if self.reference in arms:
             shots.append((self.reference, 1, False))
-        if _spread(SERIES_OF_TRACED, self.rounds, number):
-            shots += [(arm, 0, True) for arm in self.traced]
+        for arm in self.traced:
+            series = SERIES_OF_TRACED if self.seconds[arm] < 1 else SERIES_OF_SLOW
+            if _spread(series, self.rounds, number):
+                shots.append((arm, 0, True))
         random.Random(f"{self.seed}/{number}").shuffle(shots)
         return shots
 

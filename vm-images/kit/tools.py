@@ -5,17 +5,18 @@ and none of them left behind.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kit.recipe import Failed
 
 LAST_LINES = 12
-TERM_GRACE_S = 20  # mmdebstrap unmounts and cleans up when it is told to end
+TERM_GRACE_S = 10  # mmdebstrap unmounts and cleans up when it is told to end
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -23,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def _die_with_parent() -> None:
     """In the child: when the builder is killed, even by kill -9, the tool ends too (prctl(2))."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def find(name: str, package: str) -> str:
@@ -46,6 +47,13 @@ def version(name: str, package: str) -> str:
     return (done.stdout or "unknown").splitlines()[0].strip()
 
 
+def require_space(directory: str, megabytes: int) -> None:
+    """Raises OSError, ENOSPC, before a tool is started that would not notice."""
+    status = os.statvfs(directory)
+    if status.f_bavail * status.f_frsize < megabytes * 1_000_000:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), directory)
+
+
 class Tools:
     """Runs the tools of one recipe.
 
@@ -58,8 +66,19 @@ class Tools:
         self.lock = lock
         self.progress = progress
 
-    def run(self, argv: list[str], fix: str, *, stdin: str = "", **variables: str) -> None:
-        """Run `argv` in the scratch directory, quietly. Raises Failed with its last lines."""
+    def run(
+        self,
+        argv: list[str],
+        fix: str,
+        *,
+        within: Sequence[str] = (),
+        stdin: str = "",
+        **variables: str,
+    ) -> None:
+        """Run `argv` in the scratch directory, quietly. Raises Failed with its last lines.
+
+        within: words before it, of a command that runs it in some namespace.
+        """
         log = os.path.join(self.scratch, "log")
         given = os.path.join(self.scratch, "stdin")
         environment = {**os.environ, "LC_ALL": "C", "TMPDIR": self.scratch, **variables}
@@ -68,8 +87,9 @@ class Tools:
         with open(log, "wb") as output, open(given, "rb") as source:
             try:
                 process = subprocess.Popen(
-                    argv, stdin=source, stdout=output, stderr=subprocess.STDOUT,
+                    [*within, *argv], stdin=source, stdout=output, stderr=subprocess.STDOUT,
                     cwd=self.scratch, env=environment, pass_fds=[self.lock],
+                    start_new_session=True,
                     preexec_fn=_die_with_parent,  # noqa: PLW1509 (there are no threads here)
                 )  # fmt: skip
             except OSError as error:
@@ -94,12 +114,13 @@ class Tools:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """The tool and what it started: they are one process group."""
     if process.poll() is None:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(TERM_GRACE_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -27,6 +27,12 @@ EXCLUDED = ["man", "info", "doc", "locale", "lintian", "groff", "linda", "doc-ba
 # 46 MB of Perl with it. The hook, which mmdebstrap brings, makes the links /bin -> usr/bin first.
 MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 
+SPACE_MB = 400  # apt waits for ever on a full disk, so it is looked at before
+
+# As root: a pid namespace of its own. It ends with its first process, and all that apt and dpkg had
+# started with it, whatever happens to the builder. An ordinary user's mmdebstrap makes one itself.
+CONTAINED = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
 FIX = (
     f"apt-get update must work on this host; or set {MIRROR} to a mirror's address or to a whole "
     "line of sources.list; `mmdebstrap` alone shows more"
@@ -72,7 +78,14 @@ def make(work: Work) -> dict[str, str]:
         options.append(f"--hook-dir={MERGED_USR}")
     origin = [mirror] if mirror else ["-"] if sources else []
     argv = [tool, *options, suite(), work.target, *origin]
-    work.tools.run(argv, FIX, stdin=sources, SOURCE_DATE_EPOCH=EPOCH, **_temporary())
+    contained = CONTAINED if os.geteuid() == 0 else []
+    # In a user namespace of its own mmdebstrap is nobody to the scratch directory.
+    temporary = work.scratch if os.geteuid() == 0 else "/tmp"
+    for directory in (work.scratch, temporary):
+        tools.require_space(directory, SPACE_MB)
+    work.tools.run(
+        argv, FIX, within=contained, stdin=sources, SOURCE_DATE_EPOCH=EPOCH, TMPDIR=temporary
+    )
     return {"mmdebstrap": tools.version("mmdebstrap", "mmdebstrap"), "suite": suite()}
 
 
@@ -101,11 +114,6 @@ def _has_subordinate_ids() -> bool:
             return any(line.split(":")[0] in names for line in file)
     except OSError:
         return False
-
-
-def _temporary() -> dict[str, str]:
-    """In a user namespace of its own mmdebstrap is nobody to the scratch directory."""
-    return {} if os.geteuid() == 0 else {"TMPDIR": "/tmp"}
 
 
 def host_sources(codename: str) -> str:
