@@ -8,6 +8,7 @@ once do not meet and `clean` knows whose they were.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 
@@ -40,6 +41,8 @@ def remove_own() -> None:
     """
     for base in (runtime_dir(), cache_dir()):
         shutil.rmtree(os.path.join(base, f"{PREFIX}{os.getpid()}"), ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty: another run, or a container
+        os.rmdir(runtime_dir())
 
 
 def abandoned() -> list[str]:

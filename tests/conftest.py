@@ -10,6 +10,7 @@ import tempfile
 
 import pytest
 
+import minicontainer
 from minicontainer.lab import leaks
 from minicontainer.paths import cache_dir
 
@@ -39,6 +40,7 @@ def _ours(words: str) -> bool:
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory):
     before = leaks.snapshot(ignore=[*NOT_OURS, tmp_path_factory.getbasetemp().parent])
     yield
+    minicontainer.helper_stop()
     left = leaks.settled(before, seconds=15, concerns=_ours)
     assert not left, "the tests left on this host:\n" + "\n".join(left)
     shutil.rmtree(TEMPORARY, ignore_errors=True)

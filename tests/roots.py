@@ -50,7 +50,7 @@ def ordinary_user(tmp_path: Path) -> list[str]:
         return []
     words = [
         "setpriv", f"--reuid={ORDINARY_UID}", f"--regid={ORDINARY_UID}", "--clear-groups",
-        "--inh-caps=-all", "env", f"HOME={tmp_path}",
+        "--inh-caps=-all", "env", f"HOME={tmp_path}", f"XDG_RUNTIME_DIR={tmp_path}",
     ]  # fmt: skip
     able = subprocess.run([*words, *COMMAND, "--version"], capture_output=True, text=True)
     if able.returncode:
