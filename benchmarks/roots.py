@@ -48,7 +48,7 @@ def guest(root: str) -> Guest:
     """The kernel and the initramfs made of the same tree that the containers use."""
     where = images()
     return Guest(
-        os.path.join(where, "kernel", "vmlinuz"),
+        _kernel(),
         os.path.join(where, "initramfs", f"{root}.cpio"),
         dict(manifest()["command_lines"]),
     )
@@ -66,9 +66,18 @@ def _guest_files(root: str) -> list[str]:
         return [os.path.join(where, "nano", "nano.img")]
     return [
         os.path.join(where, "manifest.json"),
-        os.path.join(where, "kernel", "vmlinuz"),
+        _kernel(),
         os.path.join(where, "initramfs", f"{root}.cpio"),
     ]
+
+
+def _kernel() -> str:
+    """Unpacked where the recipe could: QEMU enters an ELF kernel directly (PVH), and the guest does
+    not spend its start on unpacking itself.
+    """
+    where = os.path.join(images(), "kernel")
+    unpacked = os.path.join(where, "vmlinux")
+    return unpacked if os.path.isfile(unpacked) else os.path.join(where, "vmlinuz")
 
 
 def manifest() -> dict[str, Any]:
