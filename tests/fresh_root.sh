@@ -80,7 +80,8 @@ hierarchies() { awk '$3 ~ "^cgroup2?$" { print $2 }' /proc/mounts; }
 at_exit() {
     status=$?
     trap '' INT TERM HUP
-    if [ -n "$child" ] && kill "$child" 2>/dev/null; then wait "$child" || :; fi
+    # unshare(1) is deaf to SIGTERM while it waits; with it its PID 1 dies, and all below that.
+    if [ -n "$child" ] && kill -KILL "$child" 2>/dev/null; then wait "$child" 2>/dev/null || :; fi
     hierarchies | while read -r hierarchy; do
         # Killed processes leave their groups a moment later.
         for _ in 1 2 3 4 5 6 7 8 9 10; do
