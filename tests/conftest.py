@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -21,6 +22,10 @@ pytest_plugins = ["tests.roots"]
 TEMPORARY = tempfile.mkdtemp(prefix="mct-")
 os.chmod(TEMPORARY, 0o755)
 os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY
+
+# A shell's background job is deaf to SIGINT, and so would be all that these tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What others keep there by themselves: libvirt's own state, and images, which are kept on purpose.
 NOT_OURS = ("/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir())
