@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,11 @@ def child_of(pid: int) -> int:
 def test_signal_ends_a_command_that_does_not_handle_it(root, prefix, number):
     # As PID 1 it would be deaf: the kernel drops signals that a PID 1 does not handle.
     with start(root, "sh", "-c", "echo ready; exec sleep 1000", prefix=prefix) as process:
+        # The shell handles SIGINT, by raising it again: as PID 1 it would not hear that.
+        comm = Path(f"/proc/{child_of(process.pid)}/comm")
+        deadline = time.monotonic() + 20
+        while comm.read_text() != "sleep\n" and time.monotonic() < deadline:
+            pass
         process.send_signal(number)
         assert process.wait(20) == 128 + number
 
