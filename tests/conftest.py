@@ -23,12 +23,20 @@ TEMPORARY = tempfile.mkdtemp(prefix="mct-")
 os.chmod(TEMPORARY, 0o755)
 os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY
 
-# A shell's background job is deaf to SIGINT, and so would be all that these tests interrupt.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job is deaf to these, and so would be all that the tests start and interrupt.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
-# What others keep there by themselves: libvirt's own state, and images, which are kept on purpose.
-NOT_OURS = ("/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir())
+# What others keep there by themselves: the state of libvirt, runc, crun and podman, which they make
+# at their first start. And images, which are kept on purpose.
+NOT_OURS = (
+    "/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir(), "/run/runc",
+    "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

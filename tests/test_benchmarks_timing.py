@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -27,7 +28,7 @@ def both(argv, report):
         shot = shoot_command(argv)
         ours.append((shot.t_end - shot.t0) / 1e6)
         subprocess.run(
-            [*hyperfine, " ".join(argv)], env=environment(), capture_output=True, check=True
+            [*hyperfine, shlex.join(argv)], env=environment(), capture_output=True, check=True
         )
         theirs.append(json.loads(report.read_text())["results"][0]["times"][0] * 1000)
     return ours, theirs

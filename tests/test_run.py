@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import stat
@@ -320,7 +321,7 @@ def test_full_disk_names_the_step_and_the_fix(tmp_path):
     script = (
         f"mount -t tmpfs -o size=8m,nr_inodes=6 none {tmp_path} && cd {tmp_path} && mkdir -p r/bin"
         " && cp $(command -v busybox) r/bin/true && touch r/a; touch r/b; "
-        f"exec {' '.join(COMMAND)} run --rootfs r true"
+        f"exec {shlex.join(COMMAND)} run --rootfs r true"
     )
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
     assert done.returncode == 125

@@ -123,7 +123,7 @@ def test_a_guest_that_never_answers(tmp_path, monkeypatch):
             path.chmod(0o755)  # for QEMU's own user
     monkeypatch.setenv("MINICONTAINER_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ArmFailed, match=r"did not signal in time; the machine was running"):
-        hypervisor.boot("silent", "nano", "", kvm=False, timeout_s=2.0)
+        hypervisor.boot("silent", "nano", "", kvm=False, timeout_s=6.0)
     hypervisor.remove_logs("silent")
     assert domains() == qemus() == []
 
