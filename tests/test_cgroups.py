@@ -300,14 +300,14 @@ def test_we_do_not_kill_ourselves(make):
 def test_rmdir_is_tried_again_while_a_process_is_leaving(make, monkeypatch):
     group = make()
     pid = start(group)
-    monkeypatch.setattr(directory.Directory, "kill", lambda self, done: set())
     one = group.directories[0]
+    monkeypatch.setattr(type(one), "kill", lambda self, done: set())
     monkeypatch.setattr(directory, "PATIENCE", 0.02)
     with pytest.raises(CgroupError) as caught:
         one.remove()
     assert caught.value.errno == errno.EBUSY
     monkeypatch.undo()
-    monkeypatch.setattr(directory.Directory, "kill", lambda self, done: set())
+    monkeypatch.setattr(type(one), "kill", lambda self, done: set())
     timer = threading.Timer(0.1, os.kill, (pid, signal.SIGKILL))
     timer.start()
     one.remove()
@@ -326,7 +326,7 @@ def test_odd_paths_are_refused(path):
         cgroups.place(path)
 
 
-@pytest.mark.parametrize("path", ["/cgroup.procs", "/tasks", "/cgroup.procs/x"])
+@pytest.mark.parametrize("path", ["/cgroup.procs", "/cgroup.procs/x"])
 def test_a_file_of_the_kernel_is_no_group(path):
     group = cgroups.place(path)
     with pytest.raises(OSError, match=path.split("/")[1]):
@@ -388,45 +388,53 @@ def test_a_fork_bomb_is_defused(make):
     assert group.processes() == []
 
 
-def test_limits_are_what_was_asked_for(make):
-    limits = {
-        "memory": {"limit": 64 * MB, "swap": 96 * MB, "reservation": 32 * MB},
-        "cpu": {"shares": 512, "quota": 20_000, "period": 40_000, "burst": 5_000, "cpus": "0"},
-        "pids": {"limit": 100},
-    }
+LIMITS = {
+    "memory": {"limit": 64 * MB, "swap": 96 * MB, "reservation": 32 * MB},
+    "cpu": {"shares": 512, "quota": 20_000, "period": 40_000, "burst": 5_000, "cpus": "0"},
+    "pids": {"limit": 100},
+}
+READ_BACK = {
+    1: {
+        "memory.limit_in_bytes": 64 * MB, "memory.memsw.limit_in_bytes": 96 * MB,
+        "memory.soft_limit_in_bytes": 32 * MB, "cpu.shares": 512, "cpu.cfs_quota_us": 20_000,
+        "cpu.cfs_period_us": 40_000, "cpu.cfs_burst_us": 5_000, "cpuset.cpus": 0, "pids.max": 100,
+    },
+    2: {
+        "memory.max": 64 * MB, "memory.swap.max": 32 * MB, "memory.low": 32 * MB, "cpu.weight": 59,
+        "cpu.max": "20000 40000", "cpu.max.burst": 5_000, "cpuset.cpus": 0, "pids.max": 100,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_are_what_was_asked_for(make, version):
     for controller in ("memory", "cpu", "cpuset", "pids"):
-        needs(controller, 1)
-    group = make(limits)
-
-    def value(controller: str, file: str) -> str:
-        return Path(group.having(controller).path, file).read_text().strip()
-
-    assert value("memory", "memory.limit_in_bytes") == str(64 * MB)
-    assert value("memory", "memory.memsw.limit_in_bytes") == str(96 * MB)
-    assert value("memory", "memory.soft_limit_in_bytes") == str(32 * MB)
-    assert value("cpu", "cpu.shares") == "512"
-    assert value("cpu", "cpu.cfs_quota_us") == "20000"
-    assert value("cpu", "cpu.cfs_period_us") == "40000"
-    assert value("cpu", "cpu.cfs_burst_us") == "5000"
-    assert value("cpuset", "cpuset.cpus") == "0"
-    assert value("pids", "pids.max") == "100"
+        needs(controller, version)
+    group = make(LIMITS)
+    found = {
+        file: Path(group.having(file.split(".")[0]).path, file).read_text().strip()
+        for file in READ_BACK[version]
+    }
+    assert found == {file: str(value) for file, value in READ_BACK[version].items()}
+    assert group.stats()["memory"]["limit"] == 64 * MB
+    assert group.stats()["pids"]["limit"] == 100
 
 
 @pytest.mark.parametrize("to", [(16, 24), (128, 256), (100, 100), (16, 200), (-1, -1)])
 def test_memory_and_swap_change_up_and_down(make, to):
-    """Each bounds the other, so the order of the two writes depends on what is there."""
-    needs("memory", 1)
+    """On v1 each bounds the other: the order of the two writes depends on what is there."""
+    needs("memory")
     group = make({"memory": {"limit": 32 * MB, "swap": 64 * MB}})
+    directory = group.having("memory")
     limit, swap = (value * MB if value > 0 else value for value in to)
     group.set({"memory": {"limit": limit, "swap": swap}})
-    found = {
-        file: int(Path(group.having("memory").path, file).read_text())
-        for file in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-    }
-    if limit == -1:
-        assert min(found.values()) > 1 << 60
+    assert group.stats()["memory"]["limit"] == (limit if limit > 0 else None)
+    if directory.version == 1:
+        both = int(Path(directory.path, "memory.memsw.limit_in_bytes").read_text())
+        assert both == swap if swap > 0 else both > 1 << 60
     else:
-        assert list(found.values()) == [limit, swap]
+        alone = Path(directory.path, "memory.swap.max").read_text().strip()
+        assert alone == (str(swap - limit) if swap > 0 else "max")
 
 
 def test_quota_and_period_change_in_any_order(make):
@@ -510,12 +518,13 @@ def test_what_nobody_has_is_named_and_nothing_is_written(make):
 
 
 def test_the_plan_says_what_is_written(make):
-    needs("memory", 1)
+    needs("memory")
     group = cgroups.place("web")
     path = group.having("memory").path
     assert path.endswith("/minicontainer-web")
+    file = {1: "memory.limit_in_bytes", 2: "memory.max"}[group.having("memory").version]
     assert group.calls({"memory": {"limit": 64 * MB}}) == [
-        f"write(file='{path}/memory.limit_in_bytes', text='67108864')"
+        f"write(file='{path}/{file}', text='67108864')"
     ]
 
 
@@ -726,6 +735,7 @@ def test_no_internal_processes_is_explained(make):
     path = above.directories[0].path.removeprefix(above.directories[0].mount_point)
     below = cgroups.place(f"{path}/below", layout=layout)
     assert below.create() == []  # without limits nobody minds
+    assert status(start(below, lambda: None)) == 0
     with pytest.raises(CgroupError) as caught:
         below.set({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]})
     assert caught.value.errno == errno.EBUSY
@@ -770,13 +780,50 @@ def test_v2_files_are_written_as_asked(tmp_path):
 # --- who may, and where -------------------------------------------------------------------------
 
 
+def become_ordinary() -> None:
+    os.setgroups([])
+    os.setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+    os.setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+
+
+def test_a_delegated_v2_group_is_used():
+    """As systemd delegates: a group of the user's, and the process in another one below it."""
+    needs("memory", 2)
+    above = Path(f"{unified().hierarchies[0].mount_point}/minicontainer-{name()}")
+    (above / "app").mkdir(parents=True)
+    for one in (above.parent, above):
+        (one / "cgroup.subtree_control").write_text("+memory +pids")
+    for one in (above, above / "app"):
+        for file in (one, one / "cgroup.procs", one / "cgroup.subtree_control"):
+            os.chown(file, ORDINARY_UID, ORDINARY_UID)
+
+    def delegated() -> None:
+        (above / "app/cgroup.procs").write_text("0")
+        become_ordinary()
+        detect.detect(fresh=True)
+        limits = {"memory": {"limit": 64 * MB}, "pids": {"limit": 9}}
+        group = cgroups.place(name(), limits)
+        warnings = group.create() + group.set(limits)
+        pid = start(group)
+        if warnings or group.processes() != [pid] or group.stats()["pids"]["limit"] != 9:
+            raise OSError(0, f"{warnings} {group.processes()} {group.stats()}")
+        if Path(group.directories[0].path).parent != above:
+            raise OSError(0, f"it is in {group.directories[0].path}")
+        group.delete()
+        os.waitpid(pid, 0)
+
+    try:
+        in_child(delegated)
+    finally:
+        (above / "app").rmdir()
+        above.rmdir()
+
+
 def test_without_delegation_no_limits_is_a_warning_and_limits_are_an_error():
     needs("memory")
 
     def ordinary() -> None:
-        os.setgroups([])
-        os.setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
-        os.setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+        become_ordinary()
         group = cgroups.place(name())
         warnings = group.create()
         if not warnings or "Delegate=yes" not in warnings[0]:

@@ -9,6 +9,10 @@ from . import files
 from .directory import Directory
 from .files import CgroupError
 
+_INTERNAL = (
+    "move them into a group below, or start with systemd-run --user --scope --property=Delegate=yes"
+)
+
 
 class V2Directory(Directory):
     """The directory of a group, for all controllers that were enabled on the way to it."""
@@ -48,24 +52,21 @@ class V2Directory(Directory):
             return
         above, names = self.mount_point, self.path[len(self.mount_point) + 1 :].split("/")
         for name in names:
-            there = files.lines(f"{above}/cgroup.subtree_control")
-            for controller in self.controllers:
-                if controller not in " ".join(there).split():
-                    self._enable_one(above, controller)
+            there = " ".join(files.lines(f"{above}/cgroup.subtree_control")).split()
+            lacking = [controller for controller in self.controllers if controller not in there]
+            # Such a group may enable some, but becomes "threaded" by it, and those below unusable
+            # (cgroup-v2.rst, "Threads"). Only the root of all, which has no type, may have both.
+            inner = lacking and os.path.exists(f"{above}/cgroup.type")
+            if inner and files.lines(f"{above}/cgroup.procs"):
+                text = f"{above} has processes of its own: no internal processes, cgroups(7)"
+                self._refusal = CgroupError(errno.EBUSY, text, _INTERNAL)
+                return
+            for controller in lacking:
+                try:  # one at a time: a write of several is refused as a whole
+                    files.write(f"{above}/cgroup.subtree_control", f"+{controller}")
+                except CgroupError as error:
+                    self._refusal = self._refusal or error
             above = f"{above}/{name}"
-
-    def _enable_one(self, above: str, controller: str) -> None:
-        # One at a time: a write of several is refused as a whole.
-        try:
-            files.write(f"{above}/cgroup.subtree_control", f"+{controller}")
-        except CgroupError as error:
-            if error.errno == errno.EBUSY:
-                error.hint = (
-                    f"{above} has processes of its own, so it cannot hand controllers to groups "
-                    "below it (cgroups(7), no internal processes): move them into a group below, "
-                    "or start with systemd-run --user --scope --property=Delegate=yes"
-                )
-            self._refusal = self._refusal or error
 
     def write(self, write) -> None:
         controller = write.file.partition(".")[0]
