@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicontainer.kernel.cgroups import detect, devices, devices_v2, resources, resources_v2
-from minicontainer.kernel.cgroups.group import checked_path
+from minicontainer.kernel.cgroups.location import checked_path
 
 V1 = dict.fromkeys(
     ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
