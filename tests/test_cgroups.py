@@ -26,6 +26,8 @@ from tests.roots import ORDINARY_UID, REPOSITORY, make_busybox_root
 
 MB = 1 << 20
 _numbers = itertools.count()
+# In each name that is made here, so that another run at the same time is not disturbed.
+RUN = f"test-{os.getpid()}-"
 
 pytestmark = [
     pytest.mark.root,
@@ -42,7 +44,7 @@ def needs(controller: str, version: int | None = None) -> None:
 
 
 def name() -> str:
-    return f"test-{os.getpid()}-{next(_numbers)}"
+    return f"{RUN}{os.getpid()}-{next(_numbers)}"
 
 
 def all_groups() -> set[str]:
@@ -50,7 +52,7 @@ def all_groups() -> set[str]:
         path
         for hierarchy in detect.detect().hierarchies
         for path, _, _ in os.walk(hierarchy.mount_point)
-        if "test-" in path
+        if RUN in path
     }
 
 
