@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # --- flags ------------------------------------------------------------------------------------
 
 CLONE_NEWTIME = 0x00000080
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -62,6 +63,7 @@ MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -103,6 +105,8 @@ SECCOMP_FILTER_FLAG_TSYNC = 1
 SECCOMP_FILTER_FLAG_LOG = 2
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
 PROC_SUPER_MAGIC = 0x9FA0
 DEVPTS_SUPER_MAGIC = 0x1CD1
 
@@ -133,6 +137,8 @@ SYS_MOUNT_SETATTR = 442
 # Older than the common numbers. A machine that is not listed gets ENOSYS.
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
 SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
+SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, -1)
 
 # --- how arguments are shown ------------------------------------------------------------------
 
@@ -245,6 +251,10 @@ setns = Syscall("setns", _c("setns", _INT, _INT), fd=str, nstype=_Flags("CLONE_"
 _sethostname = _c("sethostname", _STR, ctypes.c_size_t)
 sethostname = Syscall(
     "sethostname", lambda name: _sethostname(name, len(os.fsencode(name))), name=repr
+)
+_setdomainname = _c("setdomainname", _STR, ctypes.c_size_t)
+setdomainname = Syscall(
+    "setdomainname", lambda name: _setdomainname(name, len(os.fsencode(name))), name=repr
 )
 setsid = Syscall("setsid", os.setsid)
 setgroups = Syscall("setgroups", os.setgroups, groups=repr)
@@ -410,22 +420,42 @@ fork = Syscall("fork", os.fork)
 kill = Syscall("kill", os.kill, pid=str, sig=str)
 
 
-def _fork_into(cgroup_fd: int) -> int:
-    # What os.fork does around fork(2), with clone3(2) in its place: a process that is born in a v2
-    # group needs no move, for which the kernel waits some 10 ms. PyDLL: it keeps Python's own lock.
+def _fork_by(number: int, *arguments) -> int:
+    # What os.fork does around fork(2), with another call instead. PyDLL keeps Python's lock
     python = ctypes.PyDLL(None, use_errno=True)
-    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
-    arguments[0], arguments[4], arguments[10] = CLONE_INTO_CGROUP, 17, cgroup_fd  # 17 is SIGCHLD
     python.PyOS_BeforeFork()
-    pid = python.syscall(_ULONG(SYS_CLONE3), ctypes.byref(arguments), _ULONG(88))
-    number = ctypes.get_errno()
+    pid = python.syscall(_ULONG(number), *arguments)
+    failure = ctypes.get_errno()
     (python.PyOS_AfterFork_Parent if pid else python.PyOS_AfterFork_Child)()
     if pid == -1:
-        raise OSError(number, "clone3")
+        raise OSError(failure, "clone")
     return pid
 
 
+def _fork_into(cgroup_fd: int) -> int:
+    # A process that is born in a v2 group needs no move, for which the kernel waits some 10 ms.
+    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
+    arguments[0], arguments[4], arguments[10] = CLONE_INTO_CGROUP, 17, cgroup_fd  # 17 is SIGCHLD
+    return _fork_by(SYS_CLONE3, ctypes.byref(arguments), _ULONG(88))
+
+
+def _fork_sibling() -> int:
+    zero = _ULONG(0)  # no stack of its own, as in fork(2)
+    return _fork_by(SYS_CLONE, _ULONG(CLONE_PARENT | 17), zero, zero, zero, zero)
+
+
 fork_into = Syscall("clone3 CLONE_INTO_CGROUP", _fork_into, cgroup=str)
+fork_sibling = Syscall("clone CLONE_PARENT", _fork_sibling)  # the child is our parent's child
+_prlimit = _c("prlimit", _INT, _INT, _PTR, _PTR)
+
+
+def _set_rlimit(pid: int, resource: int, soft: int, hard: int) -> int:
+    limit = (ctypes.c_uint64 * 2)(soft, hard)  # struct rlimit
+    return _prlimit(pid, resource, ctypes.addressof(limit), None)
+
+
+prlimit = Syscall("prlimit", _set_rlimit, pid=str, resource=str, soft=str, hard=str)
+keyctl = Syscall("keyctl", _number(SYS_KEYCTL), operation=_Enum("KEYCTL_"), name=repr)
 
 _seccomp_number = _number(SYS_SECCOMP)
 
@@ -442,6 +472,8 @@ seccomp = Syscall(
     args=lambda program: f"<{len(program) // 8} instructions>",
 )  # fmt: skip
 
+_bpf_number = _number(SYS_BPF)
+
 
 def _bpf(command: int, layout: str, *values) -> int:
     """`union bpf_attr` from struct's `layout` of values; a bytearray stands for its address."""
@@ -449,10 +481,10 @@ def _bpf(command: int, layout: str, *values) -> int:
     addresses = iter([ctypes.addressof(buffer) for buffer in kept])
     plain = [next(addresses) if isinstance(v, bytearray) else v for v in values]
     attributes = struct.pack(layout, *plain)
-    return _syscall(_ULONG(SYS_BPF), _ULONG(command), attributes, _ULONG(len(attributes)))
+    return _bpf_number(command, attributes, len(attributes))
 
 
-bpf = Syscall("bpf", _bpf, cmd=_Enum("BPF_"))
+bpf = Syscall("bpf", _bpf, cmd=_Enum("BPF_PROG_", "BPF_OBJ_"))
 
 # --- terminals, the loopback interface (netdevice(7)) --------------------------------------------
 
