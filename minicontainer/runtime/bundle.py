@@ -36,7 +36,7 @@ def build(config: dict, bundle: str, group, options: Options) -> tuple[list[step
     if joined:
         plan.append(steps_host.OpenNamespaces(joined))
     plan += _stage(linux, joined, new, group)
-    plan += _outside(process, linux.get("resources") or {}, group)
+    plan += outside_steps(process, linux.get("resources") or {}, group)
     plan += _world(config, linux, joined, new, options)
     plan += _root(config, bundle, group, options)
     finish, warnings = _process(config, options, "user" in joined or "user" in new)
@@ -63,7 +63,8 @@ def _stage(linux: dict, joined: dict, new: list[str], group) -> list[steps.Step]
     return plan
 
 
-def _outside(process: dict, resources: dict, group) -> list[steps.Step]:
+def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
+    """What is done to init from outside; also for a process of `exec`."""
     plan: list[steps.Step] = []
     if group and resources:
         plan.append(steps_host.LimitCgroup(group, resources))

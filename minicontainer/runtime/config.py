@@ -139,9 +139,19 @@ def check(config) -> None:
     _check_namespaces(config, linux, kinds)
     for name, value in linux.get("sysctl", {}).items():
         _check_sysctl(name, value, kinds)
-    for name in ("apparmorProfile", "selinuxLabel"):
-        _check_label(config["process"].get(name, ""), f"process.{name}")
+    _check_labels(config["process"])
     _check_label(linux.get("mountLabel", ""), "linux.mountLabel")
+
+
+def check_process(process) -> None:
+    """The same for a process object alone, as `exec` gets it."""
+    PROCESS(process, "process")
+    _check_labels(process)
+
+
+def _check_labels(process: dict) -> None:
+    for name in ("apparmorProfile", "selinuxLabel"):
+        _check_label(process.get(name, ""), f"process.{name}")
 
 
 def _check_namespaces(config: dict, linux: dict, kinds: dict[str, str]) -> None:

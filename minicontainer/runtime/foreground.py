@@ -30,6 +30,18 @@ def run(options: dict, create, log) -> int:
     return code
 
 
+def execute(options: dict, console_fd: int, start) -> int:
+    """`exec`: the same for one more process; start is given the terminal's descriptor."""
+    terminal = None if options["detach"] or console_fd >= 0 else _Terminal()
+    wakeup_fd = -1 if options["detach"] else container._catch_signals()
+    try:
+        pid = start(terminal.theirs if terminal else console_fd)
+        return 0 if options["detach"] else _wait(pid, wakeup_fd, terminal)
+    finally:
+        if terminal:
+            terminal.close()
+
+
 def _wait(pid: int, wakeup_fd: int, terminal) -> int:
     master = terminal.receive() if terminal else -1
     if master >= 0:
