@@ -68,10 +68,10 @@ def test_controlling_terminal_gets_ctrl_c(tmp_path):
         pid = os.fork()
         if pid == 0:
             syscalls.setsid()
-            signal.signal(signal.SIGINT, lambda *_: os._exit(42))
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             pty.become_terminal(slave, uid=0)
             os.write(write_fd, b"x" if os.ttyname(0) and os.tcgetpgrp(0) == os.getpid() else b"-")
-            signal.pause()
+            os._exit(42 if signal.sigwait([signal.SIGINT]) == signal.SIGINT else 1)
         os.close(slave)
         say(os.read(read_fd, 1) == b"x", "no controlling terminal")
         os.write(master, b"\x03")
