@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ..kernel import capabilities, cgroups, mounts, seccomp, userns
+from ..kernel import capabilities, cgroups, mounts, seccomp
 from ..kernel.syscalls import MS_BIND, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE
-from . import steps, steps_files, steps_host, steps_process
+from . import home, steps, steps_files, steps_host, steps_process
 from .config import HOOKS
 
 # The order in which namespaces are joined or made; a cgroup namespace starts where its maker is.
@@ -35,12 +35,27 @@ def build(config: dict, bundle: str, group, options: Options) -> tuple[list[step
         plan.append(steps_host.CreateCgroup(group))
     if joined:
         plan.append(steps_host.OpenNamespaces(joined))
+    root = _root(config, bundle, group, options)
+    binds = [step for step in root if isinstance(step, steps_files.BundleMount) and step.bind]
+    if binds and os.geteuid() == 0 and ("user" in joined or "user" in new):
+        plan.append(steps_files.OpenSources(binds))
     plan += _stage(linux, joined, new, group)
     plan += outside_steps(process, linux.get("resources") or {}, group)
     plan += _world(config, linux, joined, new, options)
-    plan += _root(config, bundle, group, options)
-    finish, warnings = _process(config, options, "user" in joined or "user" in new)
+    plan += root
+    process = {**process, "env": _environment(config, bundle)}
+    start: list[steps.Step] = [steps_process.WaitForStart()] if options.wait else []
+    hooks = config.get("hooks") or {}
+    if hooks.get("startContainer"):
+        start.append(steps_process.StartContainerHooks(hooks))
+    finish, warnings = process_steps(process, linux.get("seccomp"), options.preserve_fds, start)
     return plan + finish, warnings
+
+
+def _environment(config: dict, bundle: str) -> list[str]:
+    process = config["process"]
+    uid = (process.get("user") or {}).get("uid", 0)
+    return home.add(process.get("env") or [], root_path(config, bundle), uid)
 
 
 def _stage(linux: dict, joined: dict, new: list[str], group) -> list[steps.Step]:
@@ -164,21 +179,8 @@ class _ReadonlyMount(steps.ReadonlyPaths):
             mounts.remount_bind_in_root(context.root_fd, path, MS_RDONLY)
 
 
-def _process(config: dict, options: Options, user_namespace: bool):
-    linux, process = config["linux"], config["process"]
-    # An ordinary user that maps itself must give up setgroups(2): see `userns.write_maps`.
-    gids = linux.get("gidMappings") or []
-    denied = bool(os.geteuid() and gids and not userns.needs_helper(gids, os.getegid()))
-    hooks = config.get("hooks") or {}
-    start: list[steps.Step] = [steps_process.WaitForStart()] if options.wait else []
-    if hooks.get("startContainer"):
-        start.append(steps_process.StartContainerHooks(hooks))
-    return process_steps(process, linux.get("seccomp"), options.preserve_fds, start,
-                         setgroups=not denied)  # fmt: skip
-
-
 def process_steps(
-    process: dict, profile: dict | None, preserve_fds: int, start: list[steps.Step], setgroups=True
+    process: dict, profile: dict | None, preserve_fds: int, start: list[steps.Step]
 ) -> tuple[list[steps.Step], list[str]]:
     """The steps from root inside to the command; `create` and `exec` share them."""
     user = {"uid": 0, "gid": 0, **(process.get("user") or {})}
@@ -194,7 +196,7 @@ def process_steps(
     plan.append(steps_process.BundleBoundingSet(sets["bounding"]))
     if user["uid"] and (sets["permitted"] or borrow):
         plan.append(steps_process.KeepCapabilities())
-    plan.append(steps_process.BundleIdentity(user, setgroups))
+    plan.append(steps_process.BundleIdentity(user, setgroups=True))
     plan.append(steps_process.BundleCapabilities(sets, borrow))
     if no_new_privs:
         plan.append(steps.NoNewPrivileges())

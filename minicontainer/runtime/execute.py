@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..kernel import namespaces
-from . import bundle, jsonfile, lifecycle, steps, steps_files, steps_host, steps_process
+from . import bundle, home, jsonfile, lifecycle, steps, steps_files, steps_host, steps_process
 from . import config as configs
 from . import state as states
 from .errors import ContainerError, kernel_words
@@ -84,6 +84,9 @@ def start(
     if not state.running():  # only now: the descriptor has pinned whoever that is
         raise ContainerError("container not running")
     context.console_fd = console_fd
+    context.setgroups = steps_host.may_setgroups(state.pid)
+    uid = (process.get("user") or {}).get("uid", 0)
+    process = {**process, "env": home.add(process.get("env") or [], f"/proc/{state.pid}/root", uid)}
     plan, warnings = _plan(process, profile, preserve_fds, group, _foreign(state.pid))
 
     def journal(pid: int) -> None:

@@ -34,13 +34,14 @@ class Launch(Context):
     state        the container's state as hooks get it
     pid          of init, seen from the host
     warnings     texts for the log
+    setgroups    whether the user namespace allows setgroups(2)
     console_fd   connection on which the terminal's master is sent
     exec_fifo, result_fifo   see `state`
     """
 
     __slots__ = (
-        "console_fd", "exec_fifo", "go_fd", "group", "hint", "namespaces", "pid", "pidfd",
-        "report_fd", "result_fifo", "state", "warnings",
+        "console_fd", "exec_fifo", "go_fd", "group", "hint", "namespaces", "opened", "pid",
+        "pidfd", "report_fd", "result_fifo", "setgroups", "state", "warnings",
     )  # fmt: skip
 
     def __init__(self, group, state: dict) -> None:
@@ -48,8 +49,10 @@ class Launch(Context):
         self.group = group
         self.state = state
         self.namespaces: dict[str, int] = {}
+        self.opened: list[int] = []  # for init, and to be closed here
         self.warnings: list[str] = []
         self.hint = ""
+        self.setgroups = True
         self.pid = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = -1
         self.report_fd = self.go_fd = -1  # open in the stage and in init only
@@ -96,7 +99,7 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
             _stage(plan, context)
         finally:
             os._exit(RUNTIME_FAILED)
-    for fd in (report_write, go_read, *context.namespaces.values()):
+    for fd in (report_write, go_read, *context.opened):
         os.close(fd)
     try:
         for kind, *fields in _records(report_read):

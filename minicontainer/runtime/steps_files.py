@@ -7,7 +7,7 @@ import os
 import stat
 
 from ..kernel import mountfd, mounts, proc, pty, syscalls
-from ..kernel.syscalls import MNT_DETACH, MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY
+from ..kernel.syscalls import MNT_DETACH, MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
 from . import hooks
 from .steps import Devices, MaskedPaths, Mount, ReadonlyPaths, Step
 
@@ -46,14 +46,26 @@ class BundleMount(Mount):
         self.recursive = mounts.recursive_attributes(mount.get("options", ()))
         self.copy = "tmpcopyup" in mount.get("options", ())
         self.early_flags = self.flags
+        self.mount_fd = -1  # see OpenSources
         if self.flags & MS_BIND:
             self.source = os.path.join(bundle, mount.get("source", ""))
         elif self.target == "/dev":
             self.early_flags &= ~MS_RDONLY  # `Devices` puts nodes into it first
 
+    @property
+    def bind(self) -> bool:
+        return bool(self.flags & MS_BIND)
+
     def apply(self, context):
         root = context.root_fd
-        if self.flags & MS_BIND:
+        if self.mount_fd >= 0:
+            directory = stat.S_ISDIR(os.fstat(self.mount_fd).st_mode)
+            target = mounts.make_in_root(root, self.target, directory)
+            try:
+                mountfd.place(self.mount_fd, target)
+            finally:
+                os.close(target)
+        elif self.bind:
             flags = self.flags & ~(MS_RDONLY if self.target == "/dev" else 0)
             try:
                 mountfd.bind_in_root(root, self.source, self.target, flags, self.recursive)
@@ -75,22 +87,46 @@ class BundleMount(Mount):
             finally:
                 os.close(fd)
 
+    def open_outside(self) -> int:
+        """The mount, ready to be placed by a process that could not open the source itself."""
+        self.mount_fd = mountfd.clone(self.source, bool(self.flags & MS_REC))
+        mountfd.set_propagation(self.mount_fd, MS_SLAVE | MS_REC)  # as everything in there
+        mountfd.set_attributes(self.mount_fd, *mountfd.attributes(self.flags))
+        if any(self.recursive):
+            mountfd.set_attributes(self.mount_fd, *self.recursive, recursive=True)
+        return self.mount_fd
+
     def _refuse_link(self, root: int) -> None:
         """A /proc that is a symlink would have us protect the wrong one, CVE-2019-19921."""
         try:
-            os.close(
-                syscalls.openat2(
-                    root,
-                    self.target.lstrip("/") or ".",
-                    os.O_PATH | os.O_NOFOLLOW,
-                    syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS,
-                )
-            )
+            path = self.target.lstrip("/") or "."
+            resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+            os.close(syscalls.openat2(root, path, os.O_PATH, resolve))
         except FileNotFoundError:
             return
         except OSError as error:
-            context = f"mount {self.target}: {self.fstype} belongs on a directory, not on a symlink"
-            raise OSError(error.errno, context) from None
+            text = f"mount {self.target}: {self.fstype} belongs on a directory, not on a symlink"
+            raise OSError(error.errno, text) from None
+
+
+class OpenSources(Step):
+    name = "open mount sources"
+    where = "parent"
+    why = "root of a user namespace is nobody on the host, and may not enter their directories"
+    clause = "config-linux.md#user-namespace-mappings"
+    lesson = "05"
+
+    def __init__(self, bundle_mounts: list[BundleMount]) -> None:
+        self.mounts = bundle_mounts
+
+    def calls(self):
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+        return [syscalls.open_tree.text("AT_FDCWD", one.source, flags) for one in self.mounts]
+
+    def apply(self, context):
+        for one in self.mounts:
+            context.hint = f"the source {one.source} must exist on the host"
+            context.opened.append(one.open_outside())
 
 
 class Links(Step):

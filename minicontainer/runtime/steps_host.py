@@ -134,9 +134,11 @@ class OpenNamespaces(Step):
     def apply(self, context):
         for kind, path in self.joined.items():
             try:
-                context.namespaces[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise OSError(error.errno, f"linux.namespaces {kind}: open({path!r})") from None
+            context.namespaces[kind] = fd
+            context.opened.append(fd)
 
 
 class Join(Step):
@@ -161,6 +163,7 @@ class Join(Step):
             syscalls.setns(fd, namespaces.flags([kind]))
             os.close(fd)
             if kind == "user":
+                context.setgroups = may_setgroups()
                 become_root_inside()
 
 
@@ -180,6 +183,7 @@ class MapIdsFromOutside(Step):
 
     def apply(self, context):
         context.ask("maps")
+        context.setgroups = may_setgroups()
         become_root_inside()
 
     def write(self, context, pid: int) -> None:
@@ -189,6 +193,15 @@ class MapIdsFromOutside(Step):
         except OSError:
             context.hint = userns.why_denied()
             raise
+
+
+def may_setgroups(pid: int | str = "self") -> bool:
+    """Whether setgroups(2) is allowed in that process's user namespace (user_namespaces(7))."""
+    try:
+        with open(f"/proc/{pid}/setgroups") as file:
+            return file.read().strip() != "deny"
+    except FileNotFoundError:
+        return True  # a kernel without user namespaces
 
 
 def become_root_inside() -> None:

@@ -88,9 +88,11 @@ class KeepCapabilities(Step):
 
 
 class BundleIdentity(Identity):
-    """With the mode 0022 of docker, unless the configuration has a umask."""
+    """With a umask of 0022, as runc, unless the configuration has one."""
 
     def apply(self, context):
+        if not context.setgroups and not self.groups:
+            self.groups = None  # nothing to set, and it would be EPERM
         context.hint = "ids that are not mapped into the user namespace do not exist in there"
         super().apply(context)
 
