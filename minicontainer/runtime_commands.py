@@ -69,24 +69,25 @@ def _preserved(text: str) -> int:
 
 
 def create(options: dict, args: list[str], log) -> int:
-    _create(options, _only_id(args), -1, log)
+    _create(options, _only_id(args), None, log)
     return 0
 
 
-def _create(options: dict, name: str, console_fd: int, log):
-    """Also for `run`, which has a console_fd of its own when it is in the foreground."""
-    from .kernel import pty
+def _create(options: dict, name: str, own_console, log):
+    """Also for `run`, which in the foreground has a place for the terminal: `own_console()`."""
     from .runtime import bundle, config, lifecycle
 
     preserved = _preserved(options["preserve_fds"])
     directory = os.path.abspath(options["bundle"])
     loaded, text = config.load(options["config"] or f"{directory}/config.json")
-    terminal = loaded["process"].get("terminal")
+    terminal, console_fd = loaded["process"].get("terminal"), -1
     if options["console_socket"] and not terminal:
         raise UsageError("--console-socket: process.terminal is not true in the configuration")
     if terminal and options["console_socket"]:
-        console_fd = _connect(pty, options["console_socket"])
-    elif terminal and console_fd < 0:
+        console_fd = _connect(options["console_socket"])
+    elif terminal and own_console:
+        console_fd = own_console()
+    elif terminal:
         raise UsageError("process.terminal is true: --console-socket says where it goes")
     chosen = bundle.Options(pivot=not options["no_pivot"], keyring=not options["no_new_keyring"],
                             preserve_fds=preserved)  # fmt: skip
@@ -96,7 +97,9 @@ def _create(options: dict, name: str, console_fd: int, log):
     )  # fmt: skip
 
 
-def _connect(pty, path: str) -> int:
+def _connect(path: str) -> int:
+    from .kernel import pty
+
     try:
         return pty.connect_console(path)
     except OSError as error:
@@ -107,7 +110,7 @@ def run(options: dict, args: list[str], log) -> int:
     from .runtime import foreground
 
     name = _only_id(args)
-    return foreground.run(options, lambda console_fd: _create(options, name, console_fd, log), log)
+    return foreground.run(options, lambda console: _create(options, name, console, log), log)
 
 
 def start(options: dict, args: list[str], log) -> int:
@@ -236,7 +239,6 @@ def _freeze(options: dict, args: list[str], verb: str) -> None:
 
 
 def exec_(options: dict, args: list[str], log) -> int:
-    from .kernel import pty
     from .runtime import execute, foreground, state
 
     if not args:
@@ -246,15 +248,15 @@ def exec_(options: dict, args: list[str], log) -> int:
     preserved = _preserved(options["preserve_fds"])
     console_fd = -1
     if process.get("terminal") and options["console_socket"]:
-        console_fd = _connect(pty, options["console_socket"])
+        console_fd = _connect(options["console_socket"])
     elif process.get("terminal") and options["detach"]:
         raise UsageError("a terminal and --detach: --console-socket says where it goes")
-    return foreground.execute(
-        options, console_fd,
-        lambda fd: execute.start(
-            found, process, profile, preserved, fd, options["pid_file"] or "", log
-        ),
-    )  # fmt: skip
+    def start(console) -> int:
+        fd = console() if console and process.get("terminal") else console_fd
+        pid_file = options["pid_file"] or ""
+        return execute.start(found, process, profile, preserved, fd, pid_file, log)
+
+    return foreground.execute(options, console_fd < 0, start)
 
 
 def update(options: dict, args: list[str], log) -> int:

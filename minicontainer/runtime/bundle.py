@@ -125,8 +125,10 @@ def _root(config: dict, bundle: str, group, options: Options) -> list[steps.Step
         plan.append(steps_files.BundleDevices(linux.get("devices", []), "user" in kinds, read_only))
     process = config["process"]
     if process.get("terminal"):
+        from . import steps_console
+
         uid = process.get("user", {}).get("uid", 0)
-        plan.append(steps_files.Console(process.get("consoleSize"), uid))
+        plan.append(steps_console.Console(process.get("consoleSize"), uid))
     hooks = config.get("hooks") or {}
     if any(hooks.get(kind) for kind in HOOKS[:3]):
         plan.append(steps_files.CreateContainerHooks(hooks))

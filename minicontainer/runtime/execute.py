@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..kernel import namespaces
-from . import bundle, home, jsonfile, lifecycle, steps, steps_files, steps_host, steps_process
+from . import bundle, home, jsonfile, lifecycle, steps, steps_host, steps_process
 from . import config as configs
 from . import state as states
 from .errors import ContainerError, kernel_words
@@ -116,7 +116,9 @@ def _plan(process: dict, profile: dict | None, preserve_fds: int, group, kinds: 
     plan += bundle.outside_steps(process, {}, None)
     plan += [steps.NewSession(), steps_process.NewKeyring()]
     if process.get("terminal"):
+        from . import steps_console
+
         uid = (process.get("user") or {}).get("uid", 0)
-        plan.append(steps_files.Console(process.get("consoleSize"), uid, in_container=True))
+        plan.append(steps_console.Console(process.get("consoleSize"), uid, in_container=True))
     finish, warnings = bundle.process_steps(process, profile, preserve_fds, [])
     return plan + finish, warnings

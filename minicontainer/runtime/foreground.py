@@ -6,12 +6,17 @@ import os
 
 from . import container, lifecycle
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from _socket import socket
+
 
 def run(options: dict, create, log) -> int:
-    """create is given a descriptor for the terminal, -1 for none; returns docker's exit code."""
-    terminal = None if options["detach"] or options["console_socket"] else _Terminal()
+    """create gets a function that makes a place for the terminal; returns docker's exit code."""
+    terminal = _Terminal()
+    own = None if options["detach"] or options["console_socket"] else terminal.open
     try:
-        state = create(terminal.theirs if terminal else -1)
+        state = create(own)
         try:
             # Ours from here on: we are its parent
             wakeup_fd = -1 if options["detach"] else container._catch_signals()
@@ -23,57 +28,57 @@ def run(options: dict, create, log) -> int:
             lifecycle.delete(state, log, force=True)
             raise
     finally:
-        if terminal:
-            terminal.close()
+        terminal.close()
     if not options["keep"]:
         lifecycle.delete(state, log, force=True)
     return code
 
 
-def execute(options: dict, console_fd: int, start) -> int:
-    """`exec`: the same for one more process; start is given the terminal's descriptor."""
-    terminal = None if options["detach"] or console_fd >= 0 else _Terminal()
+def execute(options: dict, own_console: bool, start) -> int:
+    """`exec`: the same for one more process, which is deleted by itself."""
+    terminal = _Terminal()
     wakeup_fd = -1 if options["detach"] else container._catch_signals()
     try:
-        pid = start(terminal.theirs if terminal else console_fd)
+        pid = start(terminal.open if own_console and not options["detach"] else None)
         return 0 if options["detach"] else _wait(pid, wakeup_fd, terminal)
     finally:
-        if terminal:
-            terminal.close()
+        terminal.close()
 
 
 def _wait(pid: int, wakeup_fd: int, terminal) -> int:
-    master = terminal.receive() if terminal else -1
+    master = terminal.receive()
     if master >= 0:
         from ..kernel import pty
 
         pty.relay(master, 0, 1, wakeup_fd, lambda number: container._forward(pid, number))
-    return container.wait(
-        container.Container(pid, [], os.open("/dev/null", os.O_RDONLY), wakeup_fd)
-    )
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    return container.wait(container.Container(pid, [], nothing, wakeup_fd))
 
 
 class _Terminal:
-    """A connection to ourselves, on which the container's init sends its terminal's master."""
+    """A connection to ourselves, on which init sends the master of its terminal, if it has one."""
 
     def __init__(self) -> None:
+        self.ours: socket | None = None
+        self.theirs = -1
+
+    def open(self) -> int:
+        """The end for init."""
         import _socket
 
-        kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
         self.ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind)
         self.theirs = theirs.detach()
+        return self.theirs
 
     def receive(self) -> int:
-        """The master; -1 when the container has no terminal."""
-        try:
-            _, rights, _, _ = self.ours.recvmsg(4096, 64)
-        except BlockingIOError:
+        """The master, which was sent by now; -1 when there is no terminal."""
+        if not self.ours:
             return -1
-        return int.from_bytes(rights[0][2][:4], "little") if rights else -1
+        _, rights, _, _ = self.ours.recvmsg(4096, 64)
+        return int.from_bytes(rights[0][2][:4], "little")
 
     def close(self) -> None:
-        self.ours.close()
-        try:
+        if self.ours:
+            self.ours.close()
             os.close(self.theirs)
-        except OSError:
-            pass

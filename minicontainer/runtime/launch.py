@@ -118,8 +118,9 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
             elif kind == "pid":
                 context.pid = int(fields[0])
                 journal(context.pid)
-                apply(plan, context, "outside")
-                answer = str(context.pid)
+                _answer(go_write, str(context.pid))
+                apply(plan, context, "outside")  # while init is at work
+                continue
             elif kind == "hooks" and before_pivot:
                 before_pivot()
             _answer(go_write, answer)

@@ -34,52 +34,61 @@ def create(
     text        the configuration as it was read, which is kept
     own_cgroup  False: `--cgroup-manager disabled`
     """
+    for warning in configs.warnings(config):
+        log(warning)
     record = {
         "ociVersion": config["ociVersion"], "bundle": bundle,
         "rootfs": bundles.root_path(config, bundle), "annotations": config.get("annotations") or {},
         "hooks": config.get("hooks") or {},
         "options": {key: getattr(options, key) for key in bundles.Options.__slots__},
     }  # fmt: skip
-    for warning in configs.warnings(config):
-        log(warning)
-    state = states.create(root, name, record)
+    states.check_free(root, name)  # of several problems, the one that callers look for
     try:
-        _create(state, config, text, bundle, options, log, console_fd, own_cgroup, pid_file)
+        group = _place(config, name, own_cgroup, log)
+        plan, warnings = bundles.build(config, bundle, group, options)
+    except (ValueError, OSError) as error:
+        raise _explained(error) from None
+    for warning in warnings:
+        log(warning)
+    state = states.create(root, name, {**record, "cgroup": group.record() if group else None})
+    try:
+        _create(state, plan, text, group, log, console_fd)
+        if pid_file:
+            write_pid_file(pid_file, state.pid)
     except BaseException as error:
         # The spec: after a failure go on with delete, poststop hooks included
         _undo(state, log)
-        if isinstance(error, OSError):
-            raise ContainerError(
-                f"{error.strerror}: {kernel_words(error.errno or 0)}",
-                hint=getattr(error, "hint", ""), errno=error.errno or 0,
-            ) from None  # fmt: skip
-        if isinstance(error, ValueError):
-            raise ContainerError(str(error)) from None
-        raise
+        raise (_explained(error) if isinstance(error, OSError) else error) from None
     return state
 
 
-def _create(state, config, text, bundle, options, log, console_fd, own_cgroup, pid_file) -> None:
-    linux = config["linux"]
-    group = None
+def _explained(error: Exception) -> ContainerError:
+    if not isinstance(error, OSError):
+        return ContainerError(str(error))
+    return ContainerError(
+        f"{error.strerror}: {kernel_words(error.errno or 0)}", hint=getattr(error, "hint", ""),
+        errno=error.errno or 0,
+    )  # fmt: skip
+
+
+def _place(config: dict, name: str, own_cgroup: bool, log) -> cgroups.Group | None:
+    resources = config["linux"].get("resources") or {}
     if own_cgroup:
-        path = linux.get("cgroupsPath") or state.record["id"]
-        group = cgroups.place(path, linux.get("resources") or {})
-    elif linux.get("resources"):
+        return cgroups.place(config["linux"].get("cgroupsPath") or name, resources)
+    if resources:
         log("linux.resources: no effect, since cgroups are disabled")
+    return None
+
+
+def _create(state: State, plan, text: str, group, log, console_fd: int) -> None:
     jsonfile.write_file(state.file(states.CONFIG), text)
-    for fifo in (states.EXEC_FIFO, states.RESULT_FIFO):
+    for fifo in (states.UNREADY_FIFO, states.RESULT_FIFO):
         os.mkfifo(state.file(fifo), 0o600)
-    plan, warnings = bundles.build(config, bundle, group, options)
-    for warning in warnings:
-        log(warning)
-    if group:
-        state.save(cgroup=group.record())
     context = Launch(group, state.public())
     context.console_fd = console_fd
     # O_RDWR does not wait for the other side, and keeps the fifo alive until init has exec'd
     flags = os.O_RDWR | os.O_CLOEXEC
-    context.exec_fifo = os.open(state.file(states.EXEC_FIFO), flags)
+    context.exec_fifo = os.open(state.file(states.UNREADY_FIFO), flags)
     context.result_fifo = os.open(state.file(states.RESULT_FIFO), flags)
 
     def journal(pid: int) -> None:
@@ -97,9 +106,7 @@ def _create(state, config, text, bundle, options, log, console_fd, own_cgroup, p
             log(warning)
         os.close(context.exec_fifo)
         os.close(context.result_fifo)
-    state.save(ready=True)
-    if pid_file:
-        write_pid_file(pid_file, state.pid)
+    os.rename(state.file(states.UNREADY_FIFO), state.file(states.EXEC_FIFO))
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -197,8 +204,8 @@ def delete(state: State, log, force: bool = False) -> None:
 def _undo(state: State, log) -> None:
     """Bring any container, half made or running, to nothing. Needs only the record."""
     maker = state.record.get("maker") or [0, 0]
-    if not state.record.get("ready") and maker[0] not in (0, os.getpid()):
-        _kill(*maker)  # it is about to make more: a create that hangs
+    if state.status() == "creating" and maker[0] not in (0, os.getpid()):
+        _kill(*maker)  # it is about to make more
     if state.running():
         try:
             state.signal(signal.SIGKILL)
@@ -210,10 +217,7 @@ def _undo(state: State, log) -> None:
             group.delete()
         _await_end(state)
     except CgroupError as error:
-        raise ContainerError(
-            f"{error.strerror}: {kernel_words(error.errno or 0)}", hint=error.hint,
-            errno=error.errno or 0,
-        ) from None  # fmt: skip
+        raise _explained(error) from None
     public = {**state.public(), "status": "stopped", "pid": 0}
     state.remove()
     for problem in hooks.failures(state.record.get("hooks") or {}, "poststop", public):

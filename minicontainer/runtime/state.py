@@ -5,7 +5,8 @@ that create the same id at once, one wins. In it
 
     state.json    the record: written before anything is made, and again when more is known
     config.json   the configuration as it was at create; later changes in the bundle do not matter
-    exec.fifo     on which the container's init waits for `start`, which removes it
+    exec.fifo     on which the container's init waits for `start`, which removes it; until all is
+                  ready its name is unready.fifo
     result.fifo   on which init tells `start` why it could not exec
 
 The record names processes by pid *and* start time: a pid alone may be a stranger's by now.
@@ -25,7 +26,8 @@ TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
     from ..kernel import cgroups
 
-RECORD, CONFIG, EXEC_FIFO, RESULT_FIFO = "state.json", "config.json", "exec.fifo", "result.fifo"
+RECORD, CONFIG = "state.json", "config.json"
+UNREADY_FIFO, EXEC_FIFO, RESULT_FIFO = "unready.fifo", "exec.fifo", "result.fifo"
 
 
 def checked_id(name: str) -> str:
@@ -86,13 +88,13 @@ class State:
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md#state)."""
-        if not self.pid:
-            maker = self.record.get("maker") or [0, 0]
-            return "creating" if maker[0] and start_time(maker[0]) == maker[1] else "stopped"
         if not self.running():
-            return "stopped"
+            maker = self.record.get("maker") or [0, 0]
+            return "creating" if not self.pid and start_time(maker[0]) == maker[1] else "stopped"
+        if os.path.lexists(self.file(UNREADY_FIFO)):
+            return "creating"
         if os.path.lexists(self.file(EXEC_FIFO)):
-            return "created" if self.record.get("ready") else "creating"
+            return "created"
         group = self.group()
         try:
             return "paused" if group and group.frozen() else "running"
@@ -126,18 +128,23 @@ class State:
                 os.close(fd)
 
 
+def check_free(root: str, name: str) -> None:
+    """Raise ContainerError when the id is taken already, or none."""
+    if os.path.lexists(f"{root}/{checked_id(name)}"):
+        raise ContainerError(
+            f"container with id exists: {name}",
+            hint=f"take another id, or: minicontainer-runtime delete --force {name}",
+        )
+
+
 def create(root: str, name: str, record: dict) -> State:
     """Take the id, or raise ContainerError because somebody has it."""
-    checked_id(name)
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.mkdir(f"{root}/{name}", 0o700)
     except FileExistsError:
-        raise ContainerError(
-            f"container with id exists: {name}",
-            hint="take another id, or delete that one: minicontainer-runtime delete --force "
-            + name,
-        ) from None
+        check_free(root, name)
+        raise
     except OSError as error:
         raise ContainerError(
             f"state directory {root}: {kernel_words(error.errno or 0)}",
@@ -185,15 +192,15 @@ def names(root: str) -> list[str]:
     return [name for name in entries if stat.S_ISDIR(os.lstat(f"{root}/{name}").st_mode)]
 
 
-def start_time(pid: int) -> int:
-    """When a process was started, in clock ticks since boot; 0 when it is none, or a zombie."""
+def start_time(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot; None when it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # proc_pid_stat(5): the second field, the name in parentheses, may contain anything
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _now() -> str:
