@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer.runtime import init, plan, report, spec, steps
-from minicontainer.runtime.container import _exec_failure, _failure
+from minicontainer.runtime.failures import exec_failure
+from minicontainer.runtime.failures import failure as failure_of
 from tests.roots import COMMAND
 
 
@@ -86,7 +87,7 @@ def test_records_survive_the_pipe(records):
 
 def test_failures_name_step_call_and_fix():
     step = steps.PivotRoot("/r")
-    failure = _failure([step, step, step], 2, 22, "pivot_root(new_root='.')", "mount it")
+    failure = failure_of([step, step, step], 2, 22, "pivot_root(new_root='.')", "mount it")
     assert str(failure) == (
         "step 2 of 3, pivot_root: invalid argument: pivot_root(new_root='.')\n  fix: mount it"
     )
@@ -103,6 +104,6 @@ def test_failures_name_step_call_and_fix():
 )
 def test_exec_failures_have_dockers_codes_and_words(errno, code, words):
     step = steps.Exec(["x"], ["PATH=/none"])
-    failure = _exec_failure(step, errno, init.hint(step, OSError(errno, "")))
+    failure = exec_failure(step, errno, init.hint(step, OSError(errno, "")))
     assert (failure.exit_code, failure.errno) == (code, errno)
     assert words in str(failure)

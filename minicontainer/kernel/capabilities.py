@@ -22,6 +22,9 @@ NAMES = (
     "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
 
+# The OCI spec's names, in the order in which a start deals with them.
+SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+
 # What docker leaves to root in a container (moby, oci/caps/defaults.go).
 DOCKER_DEFAULT = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
@@ -49,26 +52,98 @@ def current(pid: int | str = "self") -> dict[str, int]:
     return sets
 
 
-def drop_bounding(keep: int) -> None:
+def parse(sets: dict, strict: bool = True) -> tuple[dict[str, int], list[str]]:
+    """An OCI `process.capabilities` object -> (set's name -> mask, warnings).
+
+    A name that capabilities(7) does not have is a ValueError that names the field. The OCI spec
+    wants a warning instead, since a configuration may be younger than its runtime: not `strict`.
+    """
+    masks, warnings = {}, []
+    for kind in SETS:
+        masks[kind] = 0
+        for n, name in enumerate(sets.get(kind) or ()):
+            if name in NAMES:
+                masks[kind] |= 1 << NAMES.index(name)
+                continue
+            problem = f"process.capabilities.{kind}[{n}]: unknown capability {name!r}"
+            if strict:
+                raise ValueError(f"{problem}; names are like CAP_NET_ADMIN, capabilities(7)")
+            warnings.append(problem)
+    return masks, warnings
+
+
+def last() -> int:
+    """The number of this kernel's last capability; a newer one's names are known here, too."""
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        return int(file.read())
+
+
+def bounding() -> int:
+    """The thread's bounding set; asked of the kernel, not of a /proc that a container chose."""
+    bits = 0
+    for number in range(len(NAMES)):
+        try:
+            bits |= syscalls.prctl(syscalls.PR_CAPBSET_READ, number) << number
+        except OSError:
+            break  # EINVAL: beyond the last capability of this kernel
+    return bits
+
+
+def drop_bounding(keep: int) -> list[str]:
     """Take everything but `keep` (a mask) out of the bounding set: no exec can ever give it back.
 
-    Raises OSError, EPERM without CAP_SETPCAP.
+    Returns a warning for what is to be kept but is not there. Raises OSError, EPERM without
+    CAP_SETPCAP.
     """
+    there = 0
     for number in range(64):
-        if not keep >> number & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-            except OSError as error:
-                if error.errno == errno.EINVAL:
-                    return  # beyond the last capability of this kernel
+        wanted = keep >> number & 1
+        option = syscalls.PR_CAPBSET_READ if wanted else syscalls.PR_CAPBSET_DROP
+        try:
+            there |= (syscalls.prctl(option, number) & wanted) << number
+        except OSError as error:
+            if error.errno != errno.EINVAL:
                 raise
+            break  # beyond the last capability of this kernel
+    return _warn("bounding", keep & ~there)
 
 
-def set_all(effective: int, permitted: int, inheritable: int) -> None:
-    """Set the thread's three classic sets (capset(2)) and empty its ambient set.
+def keep_through_setuid(keep: bool) -> None:
+    """Whether becoming an ordinary user leaves the permitted set (PR_SET_KEEPCAPS(2const)).
 
-    What the caller does not hold itself cannot be kept and is left out, as the OCI spec asks.
+    Set it before setresuid(2) when that user shall have capabilities, and unset it after.
     """
-    held = syscalls.capget()
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, int(keep))
+
+
+def set_all(effective: int, permitted: int, inheritable: int, ambient: int = 0) -> list[str]:
+    """Set the thread's three classic sets (capset(2)) and its ambient set, which survives an exec.
+
+    What cannot be granted is left out and returned as warnings, as the OCI spec asks: nobody gets
+    more than is permitted now, effective is part of permitted, and ambient part of both permitted
+    and inheritable.
+    """
+    _, held, inherited = syscalls.capget()
+    able = {"permitted": permitted & held}
+    able["effective"] = effective & able["permitted"]
+    # CAP_SETPCAP would allow more of the bounding set; nobody relies on it (capabilities(7)).
+    able["inheritable"] = inheritable and inheritable & (inherited | held & bounding())
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    syscalls.capset(effective & held, permitted & held, inheritable)
+    syscalls.capset(able["effective"], able["permitted"], able["inheritable"])
+    able["ambient"] = 0
+    for number in range(len(NAMES)):
+        if ambient & able["permitted"] & able["inheritable"] & 1 << number:
+            try:
+                syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
+                able["ambient"] |= 1 << number
+            except PermissionError:
+                break  # the host set SECBIT_NO_CAP_AMBIENT_RAISE
+    wanted = {"effective": effective, "permitted": permitted, "inheritable": inheritable,
+              "ambient": ambient}  # fmt: skip
+    return [line for kind in wanted for line in _warn(kind, wanted[kind] & ~able[kind])]
+
+
+def _warn(kind: str, missing: int) -> list[str]:
+    names = [name for number, name in enumerate(NAMES) if missing >> number & 1]
+    text = f"process.capabilities.{kind}: cannot be granted here: {' '.join(names)}"
+    return [text] if names else []

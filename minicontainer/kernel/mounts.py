@@ -13,7 +13,20 @@ import stat
 from . import syscalls
 from .syscalls import (
     MNT_DETACH,
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
     MS_BIND,
+    MS_DIRSYNC,
+    MS_I_VERSION,
+    MS_LAZYTIME,
+    MS_MANDLOCK,
     MS_MOVE,
     MS_NOATIME,
     MS_NODEV,
@@ -27,13 +40,14 @@ from .syscalls import (
     MS_RELATIME,
     MS_REMOUNT,
     MS_SHARED,
+    MS_SILENT,
     MS_SLAVE,
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
     MS_UNBINDABLE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
-)
+)  # fmt: skip
 
 # Options of mount(8) that are flags of mount(2): name -> (flag, set or clear).
 FLAG_OPTIONS = {
@@ -47,11 +61,26 @@ FLAG_OPTIONS = {
     "exec": (MS_NOEXEC, False),
     "sync": (MS_SYNCHRONOUS, True),
     "async": (MS_SYNCHRONOUS, False),
+    "dirsync": (MS_DIRSYNC, True),
     "noatime": (MS_NOATIME, True),
+    "atime": (MS_NOATIME, False),
     "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False),
     "relatime": (MS_RELATIME, True),
+    "norelatime": (MS_RELATIME, False),
     "strictatime": (MS_STRICTATIME, True),
+    "nostrictatime": (MS_STRICTATIME, False),
+    "lazytime": (MS_LAZYTIME, True),
+    "nolazytime": (MS_LAZYTIME, False),
     "nosymfollow": (MS_NOSYMFOLLOW, True),
+    "symfollow": (MS_NOSYMFOLLOW, False),
+    "iversion": (MS_I_VERSION, True),
+    "noiversion": (MS_I_VERSION, False),
+    "mand": (MS_MANDLOCK, True),
+    "nomand": (MS_MANDLOCK, False),
+    "silent": (MS_SILENT, True),
+    "loud": (MS_SILENT, False),
+    "remount": (MS_REMOUNT, True),
     "bind": (MS_BIND, True),
     "rbind": (MS_BIND | MS_REC, True),
 }
@@ -65,10 +94,45 @@ PROPAGATION_OPTIONS = {
     "unbindable": MS_UNBINDABLE,
     "runbindable": MS_UNBINDABLE | MS_REC,
 }
+# mount(2)'s flag -> (mount_setattr(2)'s attribute, what to clear first: access times are one choice
+# of three). The OCI spec has these words with an "r" before, for a mount and all below it: "rro".
+ATTRIBUTES = {
+    MS_RDONLY: (MOUNT_ATTR_RDONLY, 0),
+    MS_NOSUID: (MOUNT_ATTR_NOSUID, 0),
+    MS_NODEV: (MOUNT_ATTR_NODEV, 0),
+    MS_NOEXEC: (MOUNT_ATTR_NOEXEC, 0),
+    MS_NODIRATIME: (MOUNT_ATTR_NODIRATIME, 0),
+    MS_NOSYMFOLLOW: (MOUNT_ATTR_NOSYMFOLLOW, 0),
+    MS_NOATIME: (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
+    MS_RELATIME: (0, MOUNT_ATTR__ATIME),
+    MS_STRICTATIME: (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
+}
+RECURSIVE_OPTIONS = {
+    f"r{word}": (*ATTRIBUTES[flag], on)
+    for word, (flag, on) in FLAG_OPTIONS.items()
+    if flag in ATTRIBUTES
+}
+
+
+def recursive_attributes(options) -> tuple[int, int]:
+    """The "r…" words among mount(8)'s -> MOUNT_ATTR_* to (set, clear) by mountfd.bind_in_root."""
+    on, off = 0, 0
+    for option in options:
+        if option in RECURSIVE_OPTIONS:
+            attribute, clear, wanted = RECURSIVE_OPTIONS[option]
+            on, off = on & ~(attribute | clear), (off | clear) & ~(0 if clear else attribute)
+            if wanted:
+                on |= attribute
+            else:
+                off |= clear or attribute
+    return on, off
 
 
 def parse_options(options) -> tuple[int, int, str | None]:
-    """mount(8)'s words -> (flags, propagation flags, data for the file system or None)."""
+    """mount(8)'s words -> (flags, propagation flags, data for the file system or None).
+
+    Left out are those of `recursive_attributes` and "tmpcopyup" (mountfd.tmpfs_with_copy).
+    """
     flags, propagation, data = 0, 0, []
     for option in options:
         if option in FLAG_OPTIONS:
@@ -76,7 +140,7 @@ def parse_options(options) -> tuple[int, int, str | None]:
             flags = flags | bit if on else flags & ~bit
         elif option in PROPAGATION_OPTIONS:
             propagation = PROPAGATION_OPTIONS[option]
-        elif option != "defaults":
+        elif option not in RECURSIVE_OPTIONS and option not in ("defaults", "tmpcopyup"):
             data.append(option)
     return flags, propagation, ",".join(data) or None
 

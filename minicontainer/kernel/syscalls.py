@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from time import monotonic_ns
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # --- flags ------------------------------------------------------------------------------------
 
 CLONE_NEWTIME = 0x00000080
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -32,6 +34,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -39,35 +42,104 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_SYNCHRONOUS = 16
 MS_REMOUNT = 32
+MS_MANDLOCK = 64
+MS_DIRSYNC = 128
 MS_NOSYMFOLLOW = 256
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
+MS_SILENT = 1 << 15
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
 
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+PR_CAPBSET_READ = 23
+PR_SET_KEEPCAPS = 8
+PR_CAP_AMBIENT_RAISE = 2
+
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_TSYNC = 1
+SECCOMP_FILTER_FLAG_LOG = 2
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
+
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+PROC_SUPER_MAGIC = 0x9FA0
+DEVPTS_SUPER_MAGIC = 0x1CD1
+
+TIOCSCTTY = 0x540E
+TIOCGPTPEER = 0x5441
+TIOCGPTN = 0x80045430
+TIOCSPTLCK = 0x40045431
 
 CLOSE_RANGE_CLOEXEC = 4
 
+BPF_PROG_LOAD = 5
+BPF_PROG_ATTACH = 8
+BPF_PROG_GET_FD_BY_ID = 13
+BPF_OBJ_GET_INFO_BY_FD = 15
+BPF_PROG_QUERY = 16
+BPF_F_ALLOW_MULTI = 2
+BPF_F_REPLACE = 4
+
+SYS_OPEN_TREE = 428
+SYS_MOVE_MOUNT = 429
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
+SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
+SYS_MOUNT_SETATTR = 442
+# Older than the common numbers. A machine that is not listed gets ENOSYS.
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
+SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
+SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
+SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, -1)
 
 # --- how arguments are shown ------------------------------------------------------------------
 
@@ -75,7 +147,7 @@ SYS_OPENAT2 = 437
 class _Flags:
     """Shows a bit set by the names of this module's constants that share a prefix."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, *prefix: str) -> None:
         self.prefix = prefix
 
     def __call__(self, value: int) -> str:
@@ -163,6 +235,16 @@ def _c(name: str, *argtypes):
 _syscall = _c("syscall")
 _INT, _ULONG, _STR, _PTR = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
 
+
+def _number(number: int):
+    """A system call that the C library has no function for; whole numbers are passed as long."""
+
+    def call(*args):
+        return _syscall(_ULONG(number), *[_ULONG(a) if isinstance(a, int) else a for a in args])
+
+    return call
+
+
 # --- namespaces and identity ------------------------------------------------------------------
 
 unshare = Syscall("unshare", _c("unshare", _INT), flags=_Flags("CLONE_"))
@@ -170,6 +252,10 @@ setns = Syscall("setns", _c("setns", _INT, _INT), fd=str, nstype=_Flags("CLONE_"
 _sethostname = _c("sethostname", _STR, ctypes.c_size_t)
 sethostname = Syscall(
     "sethostname", lambda name: _sethostname(name, len(os.fsencode(name))), name=repr
+)
+_setdomainname = _c("setdomainname", _STR, ctypes.c_size_t)
+setdomainname = Syscall(
+    "setdomainname", lambda name: _setdomainname(name, len(os.fsencode(name))), name=repr
 )
 setsid = Syscall("setsid", os.setsid)
 setgroups = Syscall("setgroups", os.setgroups, groups=repr)
@@ -193,6 +279,8 @@ pivot_root = Syscall("pivot_root", _c("pivot_root", _STR, _STR), new_root=repr, 
 chroot = Syscall("chroot", os.chroot, path=repr)
 chdir = Syscall("chdir", os.chdir, path=repr)
 fchdir = Syscall("fchdir", os.fchdir, fd=str)
+mkdir = Syscall("mkdir", os.mkdir, pathname=repr, mode=_octal)
+rmdir = Syscall("rmdir", os.rmdir, pathname=repr)
 mkdirat = Syscall(
     "mkdirat",
     lambda dirfd, path, mode: os.mkdir(path, mode, dir_fd=dirfd),
@@ -217,6 +305,18 @@ symlinkat = Syscall(
 )
 
 
+def _write_file(path: str, text: str) -> int:
+    # For the kernel's own files, which take a value as one write(2).
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+write_file = Syscall("write", _write_file, file=repr, text=repr)
+
+
 class _OpenHow(ctypes.Structure):
     """`struct open_how` of openat2(2)."""
 
@@ -227,32 +327,61 @@ class _OpenHow(ctypes.Structure):
     )
 
 
+_openat2_number = _number(SYS_OPENAT2)
+
+
 def _openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-    return _syscall(
-        ctypes.c_long(SYS_OPENAT2),
-        ctypes.c_int(dirfd),
-        path,
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    return _openat2_number(dirfd, path, ctypes.byref(how), ctypes.sizeof(how))
 
 
 openat2 = Syscall(
     "openat2", _openat2, dirfd=str, pathname=repr, flags=hex, resolve=_Flags("RESOLVE_")
 )
 close_range = Syscall(
-    "close_range",
-    lambda first, last, flags: _syscall(
-        ctypes.c_long(SYS_CLOSE_RANGE),
-        ctypes.c_uint(first),
-        ctypes.c_uint(last),
-        ctypes.c_uint(flags),
-    ),
-    first=str,
-    last=hex,
-    flags=_Flags("CLOSE_RANGE_"),
+    "close_range", _number(SYS_CLOSE_RANGE), first=str, last=hex, flags=_Flags("CLOSE_RANGE_")
 )
+
+_fstatfs_buffer = _c("fstatfs", _INT, _PTR)
+
+
+def _fstatfs(fd: int) -> int:
+    buffer = (ctypes.c_long * 32)()  # struct statfs; f_type comes first
+    _fstatfs_buffer(fd, ctypes.addressof(buffer))
+    return buffer[0]
+
+
+fstatfs = Syscall("fstatfs", _fstatfs, fd=str)
+
+# Mounts as descriptors: made and changed where no path leads, then put in their place.
+open_tree = Syscall(
+    "open_tree", _number(SYS_OPEN_TREE), dirfd=str, pathname=repr, flags=_Flags("OPEN_TREE_", "AT_")
+)
+move_mount = Syscall(
+    "move_mount", _number(SYS_MOVE_MOUNT), from_dirfd=str, from_pathname=repr, to_dirfd=str,
+    to_pathname=repr, flags=_Flags("MOVE_MOUNT_"),
+)  # fmt: skip
+fsopen = Syscall("fsopen", _number(SYS_FSOPEN), fsname=repr, flags=_Flags("FSOPEN_"))
+fsconfig = Syscall(
+    "fsconfig", _number(SYS_FSCONFIG), fd=str, cmd=_Enum("FSCONFIG_"), key=repr, value=repr, aux=str
+)
+fsmount = Syscall(
+    "fsmount", _number(SYS_FSMOUNT), fsfd=str, flags=_Flags("FSMOUNT_"),
+    attr_flags=_Flags("MOUNT_ATTR_"),
+)  # fmt: skip
+_mount_setattr_number = _number(SYS_MOUNT_SETATTR)
+
+
+def _mount_setattr(fd: int, path: str, flags: int, on: int, off: int, propagation: int) -> int:
+    attributes = (ctypes.c_uint64 * 4)(on, off, propagation, 0)  # struct mount_attr
+    size = ctypes.sizeof(attributes)
+    return _mount_setattr_number(fd, path, flags, ctypes.byref(attributes), size)
+
+
+mount_setattr = Syscall(
+    "mount_setattr", _mount_setattr, dirfd=str, pathname=repr, flags=_Flags("AT_"),
+    attr_set=_Flags("MOUNT_ATTR_"), attr_clr=_Flags("MOUNT_ATTR_"), propagation=_Flags("MS_"),
+)  # fmt: skip
 
 # --- privilege, processes ---------------------------------------------------------------------
 
@@ -269,11 +398,11 @@ def _capability_header():
     return (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
 
 
-def _capget_permitted() -> int:
+def _capget_all() -> tuple[int, int, int]:
     data = (ctypes.c_uint32 * 6)()
     header = _capability_header()
     _capget(ctypes.addressof(header), ctypes.addressof(data))
-    return data[1] | data[4] << 32
+    return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
 
 
 def _capset_all(effective: int, permitted: int, inheritable: int) -> int:
@@ -285,18 +414,95 @@ def _capset_all(effective: int, permitted: int, inheritable: int) -> int:
     return _capset(ctypes.addressof(header), ctypes.addressof(data))
 
 
-capget = Syscall("capget", _capget_permitted)
+capget = Syscall("capget", _capget_all)  # effective, permitted, inheritable
 capset = Syscall("capset", _capset_all, effective=hex, permitted=hex, inheritable=hex)
 execve = Syscall("execve", os.execve, pathname=repr, argv=repr, envp=lambda env: f"<{len(env)}>")
 fork = Syscall("fork", os.fork)
 kill = Syscall("kill", os.kill, pid=str, sig=str)
 
-# --- the loopback interface (netdevice(7)) ----------------------------------------------------
+
+def _fork_by(number: int, *arguments) -> int:
+    # What os.fork does around fork(2), with another call instead. PyDLL keeps Python's lock
+    python = ctypes.PyDLL(None, use_errno=True)
+    python.PyOS_BeforeFork()
+    pid = python.syscall(_ULONG(number), *arguments)
+    failure = ctypes.get_errno()
+    (python.PyOS_AfterFork_Parent if pid else python.PyOS_AfterFork_Child)()
+    if pid == -1:
+        raise OSError(failure, "clone")
+    return pid
+
+
+def _fork_into(cgroup_fd: int) -> int:
+    # A process that is born in a v2 group needs no move, for which the kernel waits some 10 ms.
+    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
+    arguments[0], arguments[4], arguments[10] = CLONE_INTO_CGROUP, 17, cgroup_fd  # 17 is SIGCHLD
+    return _fork_by(SYS_CLONE3, ctypes.byref(arguments), _ULONG(88))
+
+
+def _fork_sibling() -> int:
+    zero = _ULONG(0)  # no stack of its own, as in fork(2)
+    return _fork_by(SYS_CLONE, _ULONG(CLONE_PARENT | 17), zero, zero, zero, zero)
+
+
+fork_into = Syscall("clone3 CLONE_INTO_CGROUP", _fork_into, cgroup=str)
+fork_sibling = Syscall("clone CLONE_PARENT", _fork_sibling)  # the child is our parent's child
+_prlimit = _c("prlimit", _INT, _INT, _PTR, _PTR)
+
+
+def _set_rlimit(pid: int, resource: int, soft: int, hard: int) -> int:
+    limit = (ctypes.c_uint64 * 2)(soft, hard)  # struct rlimit
+    return _prlimit(pid, resource, ctypes.addressof(limit), None)
+
+
+prlimit = Syscall("prlimit", _set_rlimit, pid=str, resource=str, soft=str, hard=str)
+keyctl = Syscall("keyctl", _number(SYS_KEYCTL), operation=_Enum("KEYCTL_"), name=repr)
+
+_seccomp_number = _number(SYS_SECCOMP)
+
+
+def _seccomp(operation: int, flags: int, program: bytes) -> int:
+    # struct sock_fprog: how many instructions, and where
+    where = ctypes.create_string_buffer(program, len(program))
+    filter_ = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(where))
+    return _seccomp_number(operation, flags, ctypes.byref(filter_))
+
+
+seccomp = Syscall(
+    "seccomp", _seccomp, operation=_Enum("SECCOMP_SET_"), flags=_Flags("SECCOMP_FILTER_FLAG_"),
+    args=lambda program: f"<{len(program) // 8} instructions>",
+)  # fmt: skip
+
+_bpf_number = _number(SYS_BPF)
+
+
+def _bpf(command: int, layout: str, *values) -> int:
+    """`union bpf_attr` from struct's `layout` of values; a bytearray stands for its address."""
+    kept = [(ctypes.c_char * len(v)).from_buffer(v) for v in values if isinstance(v, bytearray)]
+    addresses = iter([ctypes.addressof(buffer) for buffer in kept])
+    plain = [next(addresses) if isinstance(v, bytearray) else v for v in values]
+    attributes = struct.pack(layout, *plain)
+    return _bpf_number(command, attributes, len(attributes))
+
+
+bpf = Syscall("bpf", _bpf, cmd=_Enum("BPF_PROG_", "BPF_OBJ_"))
+
+# --- terminals, the loopback interface (netdevice(7)) --------------------------------------------
 
 AF_INET, SOCK_DGRAM_CLOEXEC = 2, 2 | 0o2000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 _socket = _c("socket", _INT, _INT, _INT)
 _ioctl = _c("ioctl", _INT, _ULONG, _PTR)
+ioctl = Syscall("ioctl", _ioctl, fd=str, request=_Enum("TIOC"), argument=str)
+
+
+def _ioctl_pointer(fd: int, request: int, value: int) -> int:
+    box = ctypes.c_int(value)
+    _ioctl(fd, request, ctypes.addressof(box))
+    return box.value
+
+
+ioctl_int = Syscall("ioctl", _ioctl_pointer, fd=str, request=_Enum("TIOC"), argument=str)
 
 
 def _set_interface_up(name: str) -> int:

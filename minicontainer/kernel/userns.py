@@ -30,6 +30,45 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def write_maps(pid: int, uid_maps: list[dict], gid_maps: list[dict]) -> None:
+    """Map ids into the new user namespace of process `pid`; OCI's containerID, hostID, size.
+
+    root writes them itself; an ordinary user may map nothing but itself (`needs_helper`), and for
+    more has newuidmap(1) and newgidmap(1) do it, from the ranges of /etc/subuid and /etc/subgid.
+    Raises OSError.
+    """
+    for name, maps, own in (("gid", gid_maps, os.getegid()), ("uid", uid_maps, os.geteuid())):
+        lines = [f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps]
+        if needs_helper(maps, own):
+            _map_by_helper(f"new{name}map", pid, " ".join(lines).split())
+            continue
+        if name == "gid" and os.geteuid() != 0:
+            _write(f"/proc/{pid}/setgroups", "deny")
+        _write(f"/proc/{pid}/{name}_map", "\n".join(lines))
+
+
+def needs_helper(maps: list[dict], own: int) -> bool:
+    """Whether these ids are more than this user may map by itself (user_namespaces(7))."""
+    alone = len(maps) == 1 and (maps[0]["hostID"], maps[0]["size"]) == (own, 1)
+    return os.geteuid() != 0 and not alone
+
+
+def _map_by_helper(name: str, pid: int, numbers: list[str]) -> None:
+    # Setuid programs: taken from where the system has them, whatever the caller's PATH says.
+    for directory in ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"):
+        path = f"{directory}/{name}"
+        if os.access(path, os.X_OK):
+            break
+    else:
+        raise FileNotFoundError(2, f"{name}: apt install uidmap (Fedora: shadow-utils)")
+    child = os.posix_spawn(path, [name, str(pid), *numbers], {})
+    if os.waitpid(child, 0)[1]:
+        raise PermissionError(
+            1,
+            f"{name} {pid} {' '.join(numbers)}: the ids must be this user's in /etc/sub{name[3:6]}",
+        )
+
+
 # Switches that distributions have for unprivileged user namespaces: file, value that forbids, fix.
 _SWITCHES = (
     (

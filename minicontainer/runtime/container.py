@@ -14,14 +14,8 @@ from time import monotonic_ns
 
 from ..kernel import syscalls
 from . import init, report
-from .errors import (
-    NOT_EXECUTABLE,
-    NOT_FOUND,
-    RUNTIME_FAILED,
-    SIGNALLED,
-    ContainerError,
-    kernel_words,
-)
+from .errors import SIGNALLED
+from .failures import failure
 from .steps import Context, Exec, Fork
 
 # What a terminal or a supervisor sends to a program. SIGKILL and SIGSTOP cannot be passed on:
@@ -79,7 +73,7 @@ def start(plan, stdio=(0, 1, 2), trace: bool = False) -> Container:
             try:
                 step.apply(context)
             except OSError as error:
-                raise _failure(
+                raise failure(
                     plan, number, error.errno or 0, error.strerror or "", init.hint(step, error)
                 ) from None
         if trace:
@@ -93,7 +87,7 @@ def start(plan, stdio=(0, 1, 2), trace: bool = False) -> Container:
     if records and records[-1][0] == "error":
         os.waitpid(pid, 0)
         _, failed, errno, text, advice = records[-1]
-        raise _failure(plan, int(failed), int(errno), text, advice)
+        raise failure(plan, int(failed), int(errno), text, advice)
     return Container(pid, _steps(plan, records, end) if trace else [], alive_write, wakeup_fd)
 
 
@@ -166,28 +160,6 @@ def _reset_signals() -> None:
     # Python ignores these two for itself; ignoring would be inherited through exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-
-
-def _failure(plan, number: int, errno: int, text: str, advice: str) -> ContainerError:
-    step = plan[number - 1]
-    if isinstance(step, Exec):
-        return _exec_failure(step, errno, advice)
-    reason = kernel_words(errno) if errno else "internal error"
-    return ContainerError(
-        f"step {number} of {len(plan)}, {step.name}: {reason}: {text}",
-        hint=advice, step=step.name, errno=errno,
-    )  # fmt: skip
-
-
-def _exec_failure(step: Exec, errno: int, advice: str) -> ContainerError:
-    missing = errno in (2, 20)  # ENOENT, ENOTDIR
-    reason = kernel_words(errno) if errno else "internal error"
-    if missing and "/" not in step.args[0] and "interpreter" not in advice:
-        reason = "executable file not found in $PATH"
-    return ContainerError(
-        f'exec: "{step.args[0]}": {reason}', hint=advice, step=step.name, errno=errno,
-        exit_code=NOT_FOUND if missing else NOT_EXECUTABLE if errno else RUNTIME_FAILED,
-    )  # fmt: skip
 
 
 def _steps(plan, records, end: int) -> list[dict]:

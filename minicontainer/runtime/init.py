@@ -54,7 +54,7 @@ def run(plan, report_fd: int, alive_fd: int, stdio, trace: bool) -> None:
             report.encode("error", number, error.errno, call, hint(plan[number - 1], error)),
         )
     except BaseException as error:  # a bug of ours: the parent prints it, whatever it is
-        os.write(report_fd, report.encode("error", number, 0, repr(error), ""))
+        os.write(report_fd, report.encode("error", number, 0, f"internal error: {error!r}", ""))
     finally:
         os._exit(125)
 

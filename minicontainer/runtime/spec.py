@@ -59,7 +59,7 @@ def default(
         },
         "root": {"path": checked_rootfs(rootfs), "readonly": read_only},
         "hostname": _checked_hostname(hostname),
-        "mounts": _mounts(rootless, network),
+        "mounts": mounts(rootless, network),
         "linux": {
             "namespaces": [{"type": kind} for kind in kinds],
             "uidMappings": [_mapping(os.geteuid())] if rootless else [],
@@ -74,7 +74,7 @@ def _mapping(host_id: int) -> dict:
     return {"containerID": 0, "hostID": host_id, "size": 1}
 
 
-def _mounts(rootless: bool, network: str) -> list[dict]:
+def mounts(rootless: bool, network: str) -> list[dict]:
     # gid 5 is Debian's "tty" group; a user namespace with a single id has no such group.
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     sys = {"destination": "/sys", "type": "sysfs", "source": "sysfs",
