@@ -40,20 +40,25 @@ def _skip_without_libvirt_and_images() -> None:
             pytest.skip(f"{skip.reason}; fix: {skip.fix}")
 
 
-def domains() -> list[str]:
+def domains(pid: int = 0) -> list[str]:
+    """Machines of this process, or of another harness."""
     names = [machine.name() for machine in hypervisor.connection().listAllDomains()]
-    return [name for name in names if name.startswith(hypervisor.PREFIX)]
+    return [name for name in names if name.startswith(prefix(pid))]
 
 
-def qemus() -> list[str]:
-    """Command lines of living QEMU processes that run a machine of ours."""
+def prefix(pid: int) -> str:
+    return f"{hypervisor.PREFIX}{pid or os.getpid()}-"
+
+
+def qemus(pid: int = 0) -> list[str]:
+    """Command lines of living QEMU processes that run such a machine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = path.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if f"guest={hypervisor.PREFIX}" in text:
+        if f"guest={prefix(pid)}" in text:
             found.append(text)
     return found
 
@@ -152,13 +157,15 @@ def test_nothing_stays_of_a_boot_that_is_cut_short(tmp_path, number):
     arms = "fork+exec,vm-micro:busybox"
     process = run("run", "--rounds", "5", "--arms", arms, "--out", str(tmp_path))
     try:
-        wait_until(lambda: any(f"-{process.pid}-vm-micro" in name for name in domains()))
+        wait_until(lambda: any("vm-micro" in name for name in domains(process.pid)))
         time.sleep(0.3)  # in the middle of its kernel
     finally:
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    wait_until(lambda: domains() == qemus() == [])  # after kill -9, libvirt's own doing
+    wait_until(
+        lambda: domains(process.pid) == qemus(process.pid) == []
+    )  # after kill -9, libvirt's own doing
     leftovers.remove(lambda _: None)
     for base in ("/run/minicontainer", "/var/cache/minicontainer"):
         assert not list(Path(base).glob(f"bench-{process.pid}"))

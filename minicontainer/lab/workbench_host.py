@@ -147,7 +147,7 @@ def import_from_inside() -> None:
 
 def drop_capabilities() -> None:
     dropped = capabilities.mask(DROPPED)
-    keep = syscalls.capget() & ~dropped
+    keep = syscalls.capget()[1] & ~dropped
     capabilities.drop_bounding(keep)
     capabilities.set_all(keep, keep, 0)
 
