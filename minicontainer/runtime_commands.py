@@ -251,6 +251,7 @@ def exec_(options: dict, args: list[str], log) -> int:
         console_fd = _connect(options["console_socket"])
     elif process.get("terminal") and options["detach"]:
         raise UsageError("a terminal and --detach: --console-socket says where it goes")
+
     def start(console) -> int:
         fd = console() if console and process.get("terminal") else console_fd
         pid_file = options["pid_file"] or ""
