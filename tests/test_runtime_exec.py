@@ -285,6 +285,12 @@ def test_nobody_inside_may_look_into_the_joining_process(running: Bundle):
         assert process.stdout.read() == b""
 
 
+def test_init_of_a_created_container_hides_its_interpreter(bundle: Bundle):
+    bundle.args(*FOREVER).create()
+    script = "for f in exe cwd fd/3 fd/4; do readlink /proc/1/$f || echo hidden; done"
+    assert execute(bundle, "sh", "-c", script).stdout.split() == ["hidden"] * 4
+
+
 # --- update ------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,8 @@ def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
 def _world(config: dict, linux: dict, joined: dict, new: list[str], options: Options):
     """Session, names, network: what init is before it has a root."""
     plan: list[steps.Step] = [steps.NewSession()]
+    if os.geteuid() == 0:  # an ordinary user's own tools need /proc/PID/ns of a created container
+        plan.append(steps_process.Undumpable())
     if options.keyring:
         plan.append(steps_process.NewKeyring())
     if kinds := [kind for kind in _IN_INIT if kind in joined]:

@@ -118,9 +118,9 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
             elif kind == "pid":
                 context.pid = int(fields[0])
                 journal(context.pid)
-                _answer(go_write, str(context.pid))
-                apply(plan, context, "outside")  # while init is at work
-                continue
+                # Not while init is at work: devices are all denied before some are allowed again
+                apply(plan, context, "outside")
+                answer = str(context.pid)
             elif kind == "hooks" and before_pivot:
                 before_pivot()
             _answer(go_write, answer)

@@ -33,6 +33,19 @@ class NewKeyring(Step):
             context.warn(f"session keyring: {error.strerror}: {os.strerror(error.errno)}")
 
 
+class Undumpable(Step):
+    name = "not dumpable"
+    why = "until exec nobody in the container may look into us: /proc/PID/exe is the interpreter"
+    clause = "PR_SET_DUMPABLE(2const)"
+    lesson = "10"
+
+    def calls(self):
+        return [syscalls.prctl.text(syscalls.PR_SET_DUMPABLE, 0)]
+
+    def apply(self, context):
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
 class DomainName(Step):
     name = "domainname"
     why = "the NIS domain's name, in the uts namespace"
