@@ -34,6 +34,16 @@ def test_run_imports_only_what_is_listed():
     assert "doctor" not in ours
 
 
+def test_a_bundles_start_imports_little_more():
+    """Of `minicontainer-runtime run`: nothing for terminals, JSON without the module json."""
+    code = "import minicontainer.runtime_cli, minicontainer.runtime.foreground"
+    modules = loaded(f"{code}; from minicontainer.runtime import lifecycle, jsonfile; "
+                     "jsonfile.loads('[]')") - loaded("pass")  # fmt: skip
+    foreign = {name for name in modules if not name.startswith("minicontainer")}
+    assert foreign <= ALLOWED | {"_json", "time"}
+    assert not {"minicontainer.kernel.pty", "minicontainer.kernel.seccomp_table"} & modules
+
+
 def test_floors_call_downwards_only():
     """kernel < runtime < the rest of the package; read from the sources, lazy imports included."""
     floors = {"kernel": 0, "runtime": 1}
@@ -51,9 +61,9 @@ def test_floors_call_downwards_only():
 
 def test_nothing_is_imported_after_the_fork():
     """Once in the container's root, an import would run a stranger's file: none may be needed."""
-    source = (REPOSITORY / "minicontainer/runtime/init.py").read_text()
-    for path in ("init.py", "steps.py"):
-        source = (REPOSITORY / "minicontainer/runtime" / path).read_text()
+    runtime = REPOSITORY / "minicontainer/runtime"
+    for path in ("init.py", "launch.py", "hooks.py", *(p.name for p in runtime.glob("steps*.py"))):
+        source = (runtime / path).read_text()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
                 inner = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
