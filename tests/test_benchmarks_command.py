@@ -228,8 +228,8 @@ def test_ten_milliseconds_are_measured_as_ten():
     for shots in (20, 40):  # once more for noise
         found = summarize(differences("sleep 0.01; echo p", "sleep 0; echo p", shots), seed=1)
         tries.append(found)
-        # nanosleep(2) is never short; the timer's slack makes it a little longer.
-        if found.low < 10.8 and found.high > 10 and abs(found.median - 10.3) < 1:
+        # The timer's slack makes nanosleep(2) a little longer, a busy machine the other shot.
+        if found.low < 10.5 and found.high > 9.5 and abs(found.median - 10) < 0.8:
             return
     pytest.fail(f"10 ms were measured as {tries}")
 
