@@ -26,7 +26,7 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t cgroup2 none /sys/fs/cgroup
-cd {repository}
+cd /course
 export LOGNAME=root HOME=/tmp PYTHONPATH={packages} PYTHONDONTWRITEBYTECODE=1
 {python} -m pytest -q --color=no -p no:cacheprovider tests/test_cgroups.py
 echo "EXIT $?"
@@ -47,9 +47,12 @@ def initramfs(directory: Path) -> Path:
         shutil.copy(path, root / path[1:])
     unused = shutil.ignore_patterns("test", "idlelib", "dist-packages", "site-packages", "config-*",
                                     "__pycache__", "lib2to3", "ensurepip", ".git")  # fmt: skip
-    for tree in (sysconfig.get_path("stdlib"), REPOSITORY / "minicontainer", REPOSITORY / "tests"):
-        shutil.copytree(tree, root / str(tree)[1:], ignore=unused)
-    shutil.copy(REPOSITORY / "pyproject.toml", root / str(REPOSITORY)[1:])
+    stdlib = sysconfig.get_path("stdlib")
+    shutil.copytree(stdlib, root / stdlib[1:], ignore=unused)
+    # At a place of their own: the guest's /tmp, for one, covers a clone that lies there.
+    for tree in ("minicontainer", "tests"):
+        shutil.copytree(REPOSITORY / tree, root / "course" / tree, ignore=unused)
+    shutil.copy(REPOSITORY / "pyproject.toml", root / "course")
     for package in PACKAGES:
         found = importlib.util.find_spec(package)
         assert found
@@ -59,9 +62,7 @@ def initramfs(directory: Path) -> Path:
             shutil.copytree(origin.parent, root / "packages" / package, ignore=unused)
         else:
             shutil.copy(origin, root / "packages")
-    (root / "init").write_text(
-        INIT.format(repository=REPOSITORY, packages="/packages", python=python)
-    )
+    (root / "init").write_text(INIT.format(packages="/packages", python=python))
     (root / "init").chmod(0o755)
     image = directory / "initramfs"
     names = "".join(f"{path.relative_to(root)}\n" for path in sorted(root.rglob("*")))
