@@ -13,7 +13,7 @@ import pytest
 
 import minicontainer
 from minicontainer.lab import leaks
-from minicontainer.paths import cache_dir
+from minicontainer.paths import cache_dir, runtime_dir
 
 pytest_plugins = ["tests.roots"]
 
@@ -36,6 +36,7 @@ for _number, _handler in (
 NOT_OURS = (
     "/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir(), "/run/runc",
     "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
+    f"{runtime_dir()}/seccomp",  # compiled filters: a cache
 )  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def _ours(words: str) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory):
+    os.makedirs(runtime_dir(), exist_ok=True)
     before = leaks.snapshot(ignore=[*NOT_OURS, tmp_path_factory.getbasetemp().parent])
     yield
     minicontainer.helper_stop()
