@@ -18,7 +18,7 @@ import json
 import os
 import socket
 
-from . import container, plan
+from . import foreground, plan
 from .errors import ContainerError
 
 MAX_REQUEST = 1 << 20
@@ -53,11 +53,11 @@ def work(request: dict, stdio, events: int) -> None:
 
     try:
         steps = plan.build(request["spec"])
-        started = container.start(steps, stdio, request["trace"])
+        started = foreground.attend(steps, stdio, request["trace"])
         for fd in stdio:
             os.close(fd)  # or the caller would never see the end of the container's output
         tell(started=started.pid, steps=started.steps)
-        tell(exit=container.wait(started, hangup_fd=events))
+        tell(exit=started.wait(hangup_fd=events))
     except ContainerError as error:
         tell(error=error.message, hint=error.hint, step=error.step, errno=error.errno,
              exit_code=error.exit_code)  # fmt: skip
