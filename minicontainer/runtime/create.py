@@ -6,7 +6,7 @@ import os
 
 from ..kernel import cgroups
 from . import config as configs
-from . import hooks, jsonfile, lifecycle, plan
+from . import jsonfile, lifecycle, plan
 from . import state as states
 from .launch import Launch, launch
 from .state import State
@@ -72,6 +72,8 @@ def _create(state: State, steps, text: str, group, log, console_fd: int) -> None
                    cgroup=group.record() if group else None)  # fmt: skip
 
     def before_pivot() -> None:
+        from . import hooks
+
         for kind in ("prestart", "createRuntime"):
             hooks.run(state.record["hooks"], kind, {**state.public(), "pid": state.pid})
 

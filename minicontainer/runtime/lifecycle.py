@@ -11,7 +11,7 @@ import errno
 import os
 from time import monotonic, sleep
 
-from . import hooks, report
+from . import report
 from . import state as states
 from .errors import ContainerError, kernel_words
 from .state import State
@@ -62,8 +62,7 @@ def start(state: State, log) -> None:
             step, errno_text, text, advice = fields
             _await_end(state)
             raise _failure(state, int(step), int(errno_text), text, advice)
-    for problem in hooks.failures(state.record["hooks"], "poststart", state.public()):
-        log(problem)
+    _hooks(state, "poststart", {}, log)
 
 
 def _failure(state: State, number: int, errno_: int, text: str, advice: str) -> ContainerError:
@@ -132,10 +131,18 @@ def undo(state: State, log) -> None:
         _await_end(state)
     except OSError as error:
         raise explained(error) from None
-    public = {**state.public(), "status": "stopped", "pid": 0}
     state.remove()
-    for problem in hooks.failures(state.record.get("hooks") or {}, "poststop", public):
-        log(problem)
+    _hooks(state, "poststop", {"status": "stopped", "pid": 0}, log)
+
+
+def _hooks(state: State, kind: str, changes: dict, log) -> None:
+    """Run those after which nothing is undone; their failures are warnings."""
+    configured = state.record.get("hooks") or {}
+    if configured.get(kind):
+        from . import hooks
+
+        for problem in hooks.failures(configured, kind, {**state.public(), **changes}):
+            log(problem)
 
 
 def _kill(pid: int, started: int) -> None:

@@ -12,7 +12,6 @@ import os
 from ..kernel import capabilities, mounts
 from ..kernel.syscalls import MS_BIND, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE
 from . import home, steps, steps_files, steps_host, steps_process
-from .hooks import BEFORE_PIVOT
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
@@ -72,9 +71,10 @@ def build(
     uid = (process.get("user") or {}).get("uid", 0)
     env = home.add(process.get("env") or [], root_path(config, bundle), uid)
     start: list[steps.Step] = [] if options.attended else [steps_process.WaitForStart()]
-    hooks = config.get("hooks") or {}
-    if hooks.get("startContainer"):
-        start.append(steps_process.StartContainerHooks(hooks))
+    if (config.get("hooks") or {}).get("startContainer"):
+        from .steps_hooks import StartContainerHooks
+
+        start.append(StartContainerHooks(config["hooks"]))
     process = {**process, "env": env}
     return plan + process_steps(process, linux.get("seccomp"), options, start)
 
@@ -185,9 +185,11 @@ def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Opti
 
         uid = (process.get("user") or {}).get("uid", 0)
         plan.append(steps_console.Console(process.get("consoleSize"), uid))
-    hooks = config.get("hooks") or {}
-    if any(hooks.get(kind) for kind in BEFORE_PIVOT):
-        plan.append(steps_files.CreateContainerHooks(hooks))
+    if config.get("hooks"):
+        from .steps_hooks import BEFORE_PIVOT, CreateContainerHooks
+
+        if any(config["hooks"].get(kind) for kind in BEFORE_PIVOT):
+            plan.append(CreateContainerHooks(config["hooks"]))
     plan.append(steps_files.PivotRoot(path) if options.pivot else steps_files.MoveRoot(path))
     if word and word != "private":
         plan.append(steps_files.RootPropagation(word))

@@ -8,7 +8,6 @@ import stat
 
 from ..kernel import mountfd, mounts, proc, syscalls
 from ..kernel.syscalls import MNT_DETACH, MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
-from . import hooks
 from .steps import Step
 
 
@@ -288,25 +287,6 @@ class Devices(Step):
         finally:
             os.close(directory)
         return None
-
-
-class CreateContainerHooks(Step):
-    name = "hooks before pivot_root"
-    why = "prestart and createRuntime outside, then createContainer in here"
-    clause = "config.md#posix-platform-hooks"
-    lesson = "12"
-
-    def __init__(self, configured: dict) -> None:
-        self.hooks = configured
-
-    def calls(self):
-        kinds = ("prestart", "createRuntime", "createContainer")
-        paths = [f"{kind}: {hook['path']}" for kind in kinds for hook in self.hooks.get(kind) or ()]
-        return [f"execve({path!r})" for path in paths]
-
-    def apply(self, context):
-        context.ask("hooks")
-        hooks.run(self.hooks, "createContainer", context.state)
 
 
 class PivotRoot(Step):

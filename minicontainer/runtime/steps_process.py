@@ -8,7 +8,7 @@ import os
 import stat
 
 from ..kernel import capabilities, syscalls
-from . import hooks, report
+from . import report
 from .errors import RUNTIME_FAILED
 from .steps import Step
 
@@ -283,19 +283,3 @@ class WaitForStart(Step):
         context.report_fd = context.result_fifo
         os.read(context.exec_fifo, 1)
         os.close(context.exec_fifo)
-
-
-class StartContainerHooks(Step):
-    name = "startContainer hooks"
-    why = "in the container, as its process, before the command"
-    clause = "config.md#posix-platform-hooks"
-    lesson = "12"
-
-    def __init__(self, configured: dict) -> None:
-        self.hooks = configured
-
-    def calls(self):
-        return [f"execve({hook['path']!r})" for hook in self.hooks["startContainer"]]
-
-    def apply(self, context):
-        hooks.run(self.hooks, "startContainer", {**context.state, "status": "created"})
