@@ -2,8 +2,8 @@
 
 A notebook's kernel has threads: it may neither unshare a user namespace (EINVAL) nor fork safely.
 So `minicontainer.client` runs `serve` once, in a `python -I -S`, and sends it requests over a Unix
-socket. For each request the helper forks a worker, which starts one container and
-stands by it; the helper itself never waits for anything but the next request.
+socket. For each request there is a forked worker, which starts one container and stands by it;
+the helper itself never waits for anything but the next request.
 
 A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool} with four descriptors
 (SCM_RIGHTS): stdin, stdout, stderr, and a stream socket on which the worker writes JSON lines:
@@ -25,24 +25,31 @@ MAX_REQUEST = 1 << 20
 
 
 def serve(fd: int) -> None:
-    """Fork a worker for each request on the socket `fd`, until the caller's end of it closes."""
+    """Have a worker for each request on the socket `fd`, until the caller's end of it closes."""
     connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     while True:
-        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
-        if not message:
-            return
+        # The next worker is forked before there is a request: that is a millisecond less to wait
+        busy, busy_write = os.pipe()
         if os.fork() == 0:
-            connection.close()
+            os.close(busy)
             try:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                work(json.loads(message), fds[:3], fds[3])
+                message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+                if message:
+                    os.write(busy_write, b"1")
+                    os.close(busy_write)
+                    connection.close()
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                    work(json.loads(message), fds[:3], fds[3])
             finally:
                 os._exit(0)
-        for fd in fds:
-            os.close(fd)
+        os.close(busy_write)
+        more = os.read(busy, 1)
+        os.close(busy)
+        if not more:
+            return
 
 
 def work(request: dict, stdio, events: int) -> None:
