@@ -61,6 +61,7 @@ def attend(plan, stdio=None, trace: bool = False) -> Attended:
     context.ignored, context.stdio = FORWARDED, stdio
     context.alive_fd, alive_write = os.pipe()
     context.opened.append(context.alive_fd)
+    context.kept.append(alive_write)
     launch.launch(plan, context)
     return Attended(context.pid, report.steps(plan, context.records), alive_write, wakeup_fd)
 

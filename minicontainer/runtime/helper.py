@@ -36,9 +36,9 @@ def serve(fd: int) -> None:
             os.close(busy)
             try:
                 message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+                os.write(busy_write, b"1" if message else b"0")
+                os.close(busy_write)
                 if message:
-                    os.write(busy_write, b"1")
-                    os.close(busy_write)
                     connection.close()
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -46,9 +46,9 @@ def serve(fd: int) -> None:
             finally:
                 os._exit(0)
         os.close(busy_write)
-        more = os.read(busy, 1)
+        word = os.read(busy, 1)  # nothing, should it be killed before a request came
         os.close(busy)
-        if not more:
+        if word == b"0":
             return
 
 

@@ -46,9 +46,9 @@ class Launch(Context):
     """
 
     __slots__ = (
-        "alive_fd", "console_fd", "exec_fifo", "go_fd", "group", "ignored", "namespaces", "number",
-        "opened", "pid", "pidfd", "records", "report_fd", "result_fifo", "setgroups", "state",
-        "stdio", "traced", "warnings",
+        "alive_fd", "console_fd", "exec_fifo", "go_fd", "group", "ignored", "kept", "namespaces",
+        "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo", "setgroups",
+        "state", "stdio", "traced", "warnings",
     )  # fmt: skip
 
     def __init__(self, group=None, state: dict | None = None, traced: bool = False) -> None:
@@ -58,6 +58,7 @@ class Launch(Context):
         self.traced = traced
         self.namespaces: dict[str, int] = {}
         self.opened: list[int] = []  # for init, and to be closed here
+        self.kept: list[int] = []  # for us, and to be closed there
         self.warnings: list[str] = []
         self.records: list[list[str]] = []
         self.ignored: tuple[int, ...] = ()
@@ -138,8 +139,8 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
         child = context.group.fork() if context.group else syscalls.fork()
     if child == 0:
         try:
-            os.close(report_read)
-            os.close(go_write)
+            for fd in (report_read, go_write, *context.kept):
+                os.close(fd)
             context.report_fd, context.go_fd = report_write, go_read
             _inside(plan, context, ("init",) if clone else ("stage", "init"))
         finally:
