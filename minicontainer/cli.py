@@ -73,6 +73,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        if argv is None and words[:1] == ["run"]:
+            from . import sealed
+
+            directory = os.path.dirname(os.path.realpath(__file__))
+            sealed.ensure("-I", "-S", f"{directory}/__main__.py", *words)
         return _dispatch(words)
     except UsageError as error:
         command = words[0] if words and words[0] in COMMANDS else ""

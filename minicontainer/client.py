@@ -57,6 +57,8 @@ _PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HELPER = """\
 import sys
 sys.path.insert(0, sys.argv[1])
+from minicontainer import sealed
+sealed.ensure(*sys.orig_argv[1:])
 from minicontainer.runtime import helper
 helper.serve(int(sys.argv[2]))
 """

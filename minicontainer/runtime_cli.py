@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(words)
+        return _dispatch(words, own_process=argv is None)
     except UsageError as error:
         log(f"{error}; help: minicontainer-runtime --help", "error")
         return 1
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], own_process: bool) -> int:
     options, rest = parse(words, GLOBAL)
     log.path, log.debug = options["log"] or "", options["debug"]
     log.as_json = options["log_format"] == "json"
@@ -116,6 +116,11 @@ def _dispatch(words: list[str]) -> int:
         text = describe([*known, HELP])
         print(f"usage: minicontainer-runtime {rest[0]} [OPTIONS] {usage}\n\n{text}")
         return 0
+    if own_process and rest[0] in ("create", "run", "exec"):
+        from . import sealed
+
+        directory = os.path.dirname(os.path.realpath(__file__))
+        sealed.ensure("-I", "-S", f"{directory}/runtime_main.py", *words)
     values["root"] = os.path.abspath(options["root"] or _root())
     values["own_cgroup"] = options["cgroup_manager"] == "cgroupfs"
     return function(values, args, log)

@@ -18,7 +18,7 @@ import pytest
 from minicontainer.runtime import features
 from tests.roots import REPOSITORY, make_busybox_root
 
-RUNTIME = [sys.executable, "-I", "-S", str(REPOSITORY / "minicontainer" / "runtime_main.py")]
+RUNTIME = str(REPOSITORY / "minicontainer" / "minicontainer-runtime")
 FOREVER = ["sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"]
 
 
@@ -38,11 +38,21 @@ class Bundle:
         self.config["process"]["rlimits"] = []
         self.id = f"t{uuid.uuid4().hex[:12]}"
         self.config["linux"]["cgroupsPath"] = f"/minicontainer-test-{self.id}"
-        self.command = [*RUNTIME, "--root", str(self.states)]
+        self.command = [RUNTIME, "--root", str(self.states)]
 
     def args(self, *words: str) -> Bundle:
         self.config["process"]["args"] = list(words)
         return self
+
+    def python(self, code: str) -> list[str]:
+        """Words that run this Python inside, whose library is then mounted there, read-only."""
+        there = {mount["destination"] for mount in self.config["mounts"]}
+        for path in {os.path.realpath(sys.base_prefix), "/usr", "/lib", "/lib64"} - there:
+            if os.path.isdir(path):
+                self.config["mounts"].append({"destination": path, "type": "bind", "source": path,
+                                              "options": ["rbind", "ro"]})  # fmt: skip
+        interpreter = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+        return [interpreter, "-I", "-S", "-c", code]
 
     def write(self) -> None:
         (self.directory / "config.json").write_text(json.dumps(self.config))

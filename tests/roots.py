@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-I", "-S", str(REPOSITORY / "minicontainer" / "__main__.py")]
+COMMAND = [str(REPOSITORY / "minicontainer" / "minicontainer")]
 
 # Nobody's uid: no account, no files, no privilege.
 ORDINARY_UID = 54321

@@ -32,14 +32,11 @@ class Docker:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.host = f"unix://{directory}/socket"
-        launcher = directory / "runtime"
-        launcher.write_text(f'#!/bin/sh\nexec {" ".join(RUNTIME)} "$@"\n')
-        launcher.chmod(0o755)
         self.log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT)
         self.daemon = subprocess.Popen(
             [*DAEMON, "--host", self.host, "--data-root", directory / "data", "--exec-root",
              directory / "exec", "--pidfile", directory / "pid", "--add-runtime",
-             f"ours={launcher}"], stdout=self.log, stderr=self.log,
+             f"ours={RUNTIME}"], stdout=self.log, stderr=self.log,
         )  # fmt: skip
 
     def __call__(self, *words: str, **kwargs) -> subprocess.CompletedProcess:

@@ -208,7 +208,7 @@ def test_log_is_json_for_those_who_ask(bundle: Bundle):
     log = bundle.directory / "log"
     bundle.args("nope").write()
     done = subprocess.run(
-        [*RUNTIME, "--root", bundle.states, "--log", log, "--log-format", "json", "run", "x"],
+        [RUNTIME, "--root", bundle.states, "--log", log, "--log-format", "json", "run", "x"],
         cwd=bundle.directory, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 127

@@ -32,11 +32,8 @@ CONTAINER += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 class Podman:
     def __init__(self, directory: Path) -> None:
         self.root = make_busybox_root(directory / "rootfs")
-        launcher = directory / "runtime"
-        launcher.write_text(f'#!/bin/sh\nexec {" ".join(RUNTIME)} "$@"\n')
-        launcher.chmod(0o755)
         self.command = [
-            "podman", "--runtime", launcher, "--cgroup-manager=cgroupfs", "--storage-driver=vfs",
+            "podman", "--runtime", RUNTIME, "--cgroup-manager=cgroupfs", "--storage-driver=vfs",
             "--events-backend=file", "--root", directory / "root", "--runroot", directory / "run",
             "--tmpdir", directory / "tmp",
         ]  # fmt: skip

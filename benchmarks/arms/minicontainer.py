@@ -38,15 +38,12 @@ class _MinicontainerArm(Arm):
 
 
 class Command(_MinicontainerArm):
-    """`minicontainer run`, as the launcher script starts it: the interpreter by absolute path,
-    isolated, no site.
-    """
+    """`minicontainer run`, by its launcher script."""
 
     def __init__(self, root: str) -> None:
         super().__init__("cli", root)
         self.tool = sys.executable
-        interpreter = [sys.executable, "-I", "-S", PACKAGE]
-        self.argv = [*interpreter, "run", "--rootfs", roots.tree(root), "/probe"]
+        self.argv = [f"{PACKAGE}/minicontainer", "run", "--rootfs", roots.tree(root), "/probe"]
         self.params["command"] = self.argv
 
     def shoot(self) -> Shot:
