@@ -21,15 +21,11 @@ import pytest
 
 from minicontainer.lab import catalogue, leaks, regenerate, workbench
 from minicontainer.lab.lesson import is_of_lessons
-from tests.lesson_answers import WRONG
+from tests import lesson_answers
 from tests.roots import REPOSITORY
 
 LESSONS = sorted((REPOSITORY / "lessons").glob("*.ipynb"))
 TAGS = {"nbval-ignore-output", "raises-exception"}
-# Cells whose output depends on the machine. A new one is a decision, so it is counted here.
-IGNORED_CELLS = {"02-chroot.ipynb": 1}
-# The function that a lesson builds, and where the package has it.
-BUILDS = {"02-chroot.ipynb": ("change_root", "minicontainer/kernel/mounts.py")}
 SECONDS_A_LESSON = 30
 
 pytestmark = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -135,7 +131,7 @@ def test_only_counted_cells_are_not_compared(path):
     tags = [set(cell.metadata.get("tags", [])) for cell in cells]
     assert set().union(*tags) <= TAGS
     ignored = [number for number, names in enumerate(tags) if "nbval-ignore-output" in names]
-    assert len(ignored) == IGNORED_CELLS.get(path.name, 0)
+    assert len(ignored) == lesson_answers.of(path.name[:2]).IGNORED_CELLS
     for number in ignored:
         assert re.search(r"^assert ", cells[number + 1].source, re.MULTILINE)
 
@@ -218,7 +214,7 @@ def test_readme_lists_what_exists(path):
 
 
 def test_the_function_built_is_the_packages(path):
-    name, file = BUILDS[path.name]
+    name, file = lesson_answers.of(path.name[:2]).BUILDS
     built = [_function(cell.source, name) for cell in code_cells(path)]
     (mine,) = filter(None, built)
     theirs = _function((REPOSITORY / file).read_text(), name)
@@ -277,16 +273,17 @@ def test_every_exercise_has_a_stub_hints_and_wrong_answers(path):
         assert len(exercise.hints) == 3
         for line in solution.splitlines()[1:]:
             assert line.strip() not in " ".join(exercise.hints), "a hint gives the answer"
-        assert len(WRONG[number]) >= 2
+        assert len(lesson_answers.of(path.name[:2]).WRONG[number]) >= 2
 
 
 @pytest.mark.root
 @pytest.mark.rootless
 def test_checks_tell_right_from_wrong(path, needs_workbench):
     notebook = read(path)
+    wrong = lesson_answers.of(path.name[:2]).WRONG
     expected = []
     for number, (stub, solution) in stubs(path).items():
-        for answer, words in [*WRONG[number], (solution, f"{number}: passed.")]:
+        for answer, words in [*wrong[number], (solution, f"{number}: passed.")]:
             notebook.cells.append(nbformat.v4.new_code_cell(splice(stub, answer)))
             expected.append((answer, words))
     cells = regenerate.executed(notebook).cells
