@@ -31,6 +31,7 @@ def run(plan, report_fd: int, alive_fd: int, stdio, trace: bool) -> None:
         sys.meta_path.clear()
         _place_stdio(stdio)
         context = Context(alive_fd)
+        context.report_fd = report_fd
         calls: list[bytes] = []
         if trace:
             syscalls.trace = lambda text, result, start, end: calls.append(

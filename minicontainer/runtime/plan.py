@@ -36,6 +36,8 @@ def build(spec: dict) -> list[steps.Step]:
     plan.extend(steps.Mount(mount) for mount in spec["mounts"])
     plan.append(steps.Devices(bind=user_namespace))
     plan.append(steps.PivotRoot(root))
+    if not user_namespace:
+        plan.append(steps.NoOtherDevices())
     plan.append(steps.MaskedPaths(linux["maskedPaths"]))
     plan.append(
         steps.ReadonlyPaths(

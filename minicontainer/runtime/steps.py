@@ -17,9 +17,10 @@ from ..kernel.syscalls import MS_BIND, MS_RDONLY, MS_REC
 class Context:
     """What steps of one start share: descriptors that only exist once the start runs."""
 
-    __slots__ = ("alive_fd", "root_fd")
+    __slots__ = ("alive_fd", "report_fd", "root_fd")
 
     def __init__(self, alive_fd: int) -> None:
+        self.report_fd = -1  # where init tells how it goes
         self.alive_fd = alive_fd  # read end of a pipe; hung up when the parent is gone
         self.root_fd = -1  # the container's root, before it is our root
 
@@ -238,6 +239,29 @@ class Devices(Step):
             os.close(dev)
 
 
+class NoOtherDevices(Step):
+    name = "no other devices"
+    why = "root may mknod a disk, or the image has one: without a cgroup only nodev keeps it closed"
+    clause = "mount(2)"
+    lesson = "03"
+
+    def calls(self):
+        binds = [
+            syscalls.mount.text(f"/dev/{name}", f"/dev/{name}", None, MS_BIND, None)
+            for name in _DEVICES
+        ]
+        flags = syscalls.MS_REMOUNT | MS_BIND | syscalls.MS_NODEV
+        return binds + [
+            syscalls.mount.text(None, path, None, flags, None) for path in ("/dev", "/")
+        ]
+
+    def apply(self, context):
+        for name in _DEVICES:  # each a mount of its own, which the flag does not reach
+            syscalls.mount(f"/dev/{name}", f"/dev/{name}", None, MS_BIND, None)
+        for path in ("/dev", "/"):
+            mounts.remount_bind_in_root(context.root_fd, path, syscalls.MS_NODEV)
+
+
 class PivotRoot(Step):
     name = "pivot_root"
     why = "the root file system changes for good: the host's is unmounted from this namespace"
@@ -448,23 +472,51 @@ class WorkingDirectory(Step):
         self.why = "entered as the user that the command runs as"
 
     def calls(self):
-        return [syscalls.chdir.text(self.cwd)]
+        return [
+            syscalls.openat2.text(
+                "ROOT", self.cwd, os.O_PATH | os.O_DIRECTORY,
+                syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS,
+            ),
+            syscalls.fchdir.text("CWD"),
+        ]  # fmt: skip
 
     def apply(self, context):
-        syscalls.chdir(self.cwd)
+        # Not chdir(2): /proc/self/fd/7, in the configuration or behind a link of the image, would
+        # lead to a directory of the host that somebody left open (CVE-2024-21626).
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory = mounts.open_in_root(root, self.cwd, os.O_PATH | os.O_DIRECTORY)
+            try:
+                syscalls.fchdir(directory)
+            finally:
+                os.close(directory)
+        finally:
+            os.close(root)
 
 
 class CloseDescriptors(Step):
+    """Not only at exec: the command, or its #! line, may be /proc/self/fd/7/bin/sh, which is looked
+    up before that (CVE-2024-21626).
+    """
+
     name = "close descriptors"
     why = "an open directory of the host would be a way out: all but stdin, stdout, stderr close"
     clause = "close_range(2)"
     lesson = "10"
 
     def calls(self):
-        return [syscalls.close_range.text(3, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)]
+        return [syscalls.close_range.text(3, 0xFFFFFFFF, 0)]
 
     def apply(self, context):
-        syscalls.close_range(3, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)
+        self.close(3, [context.report_fd, context.alive_fd])
+
+    def close(self, first: int, kept: list[int]) -> None:
+        """From `first` on, but for `kept`: pipes, on which we report, and which close at exec."""
+        for fd in sorted(fd for fd in kept if fd >= first):
+            if fd > first:
+                syscalls.close_range(first, fd - 1, 0)
+            first = fd + 1
+        syscalls.close_range(first, 0xFFFFFFFF, 0)
 
 
 class Exec(Step):

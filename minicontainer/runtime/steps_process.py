@@ -9,7 +9,7 @@ import stat
 
 from ..kernel import capabilities, seccomp, syscalls
 from . import hooks, report
-from .steps import Exec, Identity, Step
+from .steps import CloseDescriptors, Exec, Identity, Step
 
 _SYS_ADMIN = capabilities.mask(["CAP_SYS_ADMIN"])
 
@@ -224,17 +224,14 @@ class StartContainerHooks(Step):
         hooks.run(self.hooks, "startContainer", {**context.state, "status": "created"})
 
 
-class KeepDescriptors(Step):
-    name = "close descriptors"
-    clause = "close_range(2)"
-    lesson = "10"
+class KeepDescriptors(CloseDescriptors):
+    why = "an open directory of the host would be a way out: all but those that are asked for close"
 
     def __init__(self, preserved: int) -> None:
         self.first = 3 + preserved
-        self.why = "an open directory of the host would be a way out: all others close at exec"
 
     def calls(self):
-        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)]
+        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, 0)]
 
     def apply(self, context):
         for fd in range(3, self.first):
@@ -242,7 +239,8 @@ class KeepDescriptors(Step):
                 os.set_inheritable(fd, True)
             except OSError as error:
                 raise OSError(error.errno, f"--preserve-fds: descriptor {fd} is not open") from None
-        syscalls.close_range(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)
+        kept = [context.report_fd, context.go_fd, context.exec_fifo, context.result_fifo]
+        self.close(self.first, kept)
 
 
 class Filter(Step):
