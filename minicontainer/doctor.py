@@ -145,10 +145,7 @@ def enter(*kinds: str) -> None:
 def _kernel() -> str:
     release = platform.release()
     if tuple(int(part) for part in release.split("-")[0].split(".")[:2]) < (5, 11):
-        raise Cannot(
-            f"Linux {release} is too old",
-            "Linux 5.11 or newer is needed (CLOSE_RANGE_CLOEXEC of close_range(2))",
-        )
+        raise Cannot(f"Linux {release} is too old", "Linux 5.11 or newer is needed")
     return f"Linux {release} {platform.machine()}, Python {platform.python_version()}"
 
 

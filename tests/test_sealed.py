@@ -53,6 +53,14 @@ sys.exit(runtime_cli.main(sys.argv[1:]))
 """
 
 
+ENTRY_POINT = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from minicontainer.runtime_cli import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """An interpreter that may be spoilt; like a virtual environment's it has the real library."""
@@ -346,9 +354,10 @@ def test_launchers_run_the_sealed_interpreter_directly(bundle):
 
 
 @pytest.mark.root
-def test_runtime_main_by_itself(bundle):
-    """As it is started where no launcher fits: by an interpreter of the caller's choice."""
-    bundle.command[0:1] = [sys.executable, "-I", "-S", MAIN]
+@pytest.mark.parametrize("words", [["-I", "-S", MAIN], ["-c", ENTRY_POINT]])
+def test_without_launcher(bundle, words):
+    """By an interpreter of the caller's choice, and as pip's entry point does it."""
+    bundle.command[0:1] = [sys.executable, *words]
     bundle.args("sleep", "1000").create()
     exe = os.readlink(f"/proc/{bundle.state()['pid']}/exe")
     assert os.statvfs(exe).f_flag & os.ST_RDONLY

@@ -116,8 +116,6 @@ TIOCGPTPEER = 0x5441
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
 
-CLOSE_RANGE_CLOEXEC = 4
-
 BPF_PROG_LOAD = 5
 BPF_PROG_ATTACH = 8
 BPF_PROG_GET_FD_BY_ID = 13
@@ -338,9 +336,7 @@ def _openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
 openat2 = Syscall(
     "openat2", _openat2, dirfd=str, pathname=repr, flags=hex, resolve=_Flags("RESOLVE_")
 )
-close_range = Syscall(
-    "close_range", _number(SYS_CLOSE_RANGE), first=str, last=hex, flags=_Flags("CLOSE_RANGE_")
-)
+close_range = Syscall("close_range", _number(SYS_CLOSE_RANGE), first=str, last=hex, flags=hex)
 
 _fstatfs_buffer = _c("fstatfs", _INT, _PTR)
 

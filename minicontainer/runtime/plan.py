@@ -176,9 +176,10 @@ def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Opti
     plan += mount_steps
     filesystems = [step for step in mount_steps if isinstance(step, steps_files.Mount)]
     dev = next((step for step in filesystems if step.target == "/dev"), None)
+    read_only = bool(dev and dev.flags & MS_RDONLY)
+    devices = steps_files.Devices(linux.get("devices") or [], "user" in kinds, read_only)
     if dev is None or not dev.flags & MS_BIND:  # else it is the caller's, and complete
-        read_only = bool(dev and dev.flags & MS_RDONLY)
-        plan.append(steps_files.Devices(linux.get("devices") or [], "user" in kinds, read_only))
+        plan.append(devices)
     process = config["process"]
     if process.get("terminal"):
         from . import steps_console
@@ -191,6 +192,8 @@ def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Opti
         if any(config["hooks"].get(kind) for kind in BEFORE_PIVOT):
             plan.append(CreateContainerHooks(config["hooks"]))
     plan.append(steps_files.PivotRoot(path) if options.pivot else steps_files.MoveRoot(path))
+    if options.attended and group is None and devices in plan and "user" not in kinds:
+        plan.append(steps_files.NoOtherDevices(devices))
     if word and word != "private":
         plan.append(steps_files.RootPropagation(word))
     if linux.get("sysctl"):

@@ -7,7 +7,9 @@ import os
 import stat
 
 from ..kernel import mountfd, mounts, proc, syscalls
-from ..kernel.syscalls import MNT_DETACH, MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
+from ..kernel.syscalls import (
+    MNT_DETACH, MS_BIND, MS_MOVE, MS_NODEV, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE,
+)  # fmt: skip
 from .steps import Step
 
 
@@ -289,6 +291,29 @@ class Devices(Step):
         return None
 
 
+class NoOtherDevices(Step):
+    name = "no other devices"
+    why = "root may mknod a disk, or the image has one: without a cgroup only nodev keeps it closed"
+    clause = "mount(2)"
+    lesson = "03"
+
+    def __init__(self, devices: Devices) -> None:
+        self.paths = [device["path"] for device in devices.devices]
+
+    def calls(self):
+        binds = [syscalls.mount.text(path, path, None, MS_BIND, None) for path in self.paths]
+        flags = MS_REMOUNT | MS_BIND | MS_NODEV
+        return binds + [
+            syscalls.mount.text(None, path, None, flags, None) for path in ("/dev", "/")
+        ]
+
+    def apply(self, context):
+        for path in self.paths:  # each a mount of its own, which the flag does not reach
+            syscalls.mount(path, path, None, MS_BIND, None)
+        for path in ("/dev", "/"):
+            mounts.remount_bind_in_root(context.root_fd, path, MS_NODEV)
+
+
 class PivotRoot(Step):
     name = "pivot_root"
     why = "the root file system changes for good: the host's is unmounted from this namespace"
@@ -386,7 +411,7 @@ class ReadonlyPaths(Step):
         self.paths = list(paths)
 
     def calls(self):
-        flags = syscalls.MS_REMOUNT | MS_BIND | MS_RDONLY
+        flags = MS_REMOUNT | MS_BIND | MS_RDONLY
         return [syscalls.mount.text(None, path, None, flags, None) for path in self.paths]
 
     def apply(self, context):

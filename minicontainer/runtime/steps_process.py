@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ..kernel import capabilities, syscalls
+from ..kernel import capabilities, mounts, syscalls
 from . import report
 from .errors import RUNTIME_FAILED
 from .steps import Step
@@ -178,23 +178,43 @@ class WorkingDirectory(Step):
         self.why = "entered as the user that the command runs as"
 
     def calls(self):
-        return [syscalls.chdir.text(self.cwd)]
+        return [
+            syscalls.openat2.text(
+                "ROOT", self.cwd, os.O_PATH | os.O_DIRECTORY,
+                syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS,
+            ),
+            syscalls.fchdir.text("CWD"),
+        ]  # fmt: skip
 
     def apply(self, context):
-        syscalls.chdir(self.cwd)
+        # Not chdir(2): /proc/self/fd/7, in the configuration or behind a link of the image, would
+        # lead to a directory of the host that somebody left open (CVE-2024-21626).
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory = mounts.open_in_root(root, self.cwd, os.O_PATH | os.O_DIRECTORY)
+            try:
+                syscalls.fchdir(directory)
+            finally:
+                os.close(directory)
+        finally:
+            os.close(root)
 
 
 class CloseDescriptors(Step):
+    """Not only at exec: the command, or its #! line, may be /proc/self/fd/7/bin/sh, which is looked
+    up before that (CVE-2024-21626).
+    """
+
     name = "close descriptors"
+    why = "an open directory of the host would be a way out: all but those that are asked for close"
     clause = "close_range(2)"
     lesson = "10"
 
     def __init__(self, preserved: int) -> None:
         self.first = 3 + preserved
-        self.why = "an open directory of the host would be a way out: all others close at exec"
 
     def calls(self):
-        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)]
+        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, 0)]
 
     def apply(self, context):
         for fd in range(3, self.first):
@@ -202,7 +222,16 @@ class CloseDescriptors(Step):
                 os.set_inheritable(fd, True)
             except OSError as error:
                 raise OSError(error.errno, f"--preserve-fds: descriptor {fd} is not open") from None
-        syscalls.close_range(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)
+        kept = [context.report_fd, context.go_fd, context.exec_fifo, context.result_fifo]
+        self.close(self.first, kept)
+
+    def close(self, first: int, kept: list[int]) -> None:
+        """From `first` on, but for `kept`: pipes, on which we report, and which close at exec."""
+        for fd in sorted(fd for fd in kept if fd >= first):
+            if fd > first:
+                syscalls.close_range(first, fd - 1, 0)
+            first = fd + 1
+        syscalls.close_range(first, 0xFFFFFFFF, 0)
 
 
 class Exec(Step):
