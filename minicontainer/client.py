@@ -214,8 +214,10 @@ def _unanswered() -> str:
         if _helper and stopped and _helper.owner == os.getpid():
             _helper.process.kill()
             return f"the helper, process {pid}, was stopped (SIGSTOP); it was ended, nothing ran"
-    return f"the container did not end within {_PATIENCE:.0f} s: it waits for a device, or its "\
+    return (
+        f"the container did not end within {_PATIENCE:.0f} s: it waits for a device, or its "
         "worker is stopped"
+    )
 
 
 class _Streams:

@@ -257,6 +257,7 @@ def exec_(options: dict, args: list[str], log) -> int:
         pid_file = options["pid_file"] or ""
         return execute.start(found, process, profile, preserved, fd, pid_file, log)
 
+    found.stand_by()
     return foreground.execute(options, console_fd < 0, start)
 
 

@@ -160,7 +160,7 @@ def stopped_helper(monkeypatch):
 
 
 def test_stopped_helper_runs_into_the_timeout(root, stopped_helper):
-    with pytest.raises(TimeoutError, match="killed after 0.2 s") as caught:
+    with pytest.raises(TimeoutError, match=r"killed after 0\.2 s") as caught:
         minicontainer.run(root, ["touch", "/ran"], timeout=0.2)
     assert f"process {stopped_helper}, was stopped" in caught.value.__notes__[0]
     # The request is gone with the helper, and the next one finds another.

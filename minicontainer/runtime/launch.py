@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _signal as signal
 import os
+import select
 import sys
 
 from ..kernel import syscalls
@@ -102,7 +103,7 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
     for fd in (report_write, go_read, *context.opened):
         os.close(fd)
     try:
-        for kind, *fields in _records(report_read):
+        for kind, *fields in _records(report_read, stage, lambda: context.pid):
             if kind == "warning":
                 context.warnings.append(fields[0])
                 continue
@@ -158,12 +159,29 @@ def _try(plan, step, action, context: Launch) -> None:
         raise failure(plan, plan.index(step) + 1, 0, str(error), "") from None
 
 
-def _records(fd: int):
-    """The records as they come, until the other side is closed."""
+def _records(fd: int, child: int, born):
+    """The records as they come, until the other side is closed.
+
+    A stage that is killed after its fork, before it says so (`born` is false), leaves an init that
+    waits for us; the end of our pipe is the end of that.
+    """
     data = b""
-    while part := os.read(fd, 65536):
+    poll, pidfd = select.poll(), os.pidfd_open(child)
+    poll.register(fd, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    while True:
+        ready = {one for one, _ in poll.poll()}
+        if fd not in ready:
+            poll.unregister(pidfd)
+            if born():
+                continue
+            break
+        part = os.read(fd, 65536)
+        if not part:
+            break
         whole, end, data = (data + part).rpartition(_END)
         yield from report.decode(whole + end)
+    os.close(pidfd)
 
 
 def _answer(fd: int, text: str) -> None:

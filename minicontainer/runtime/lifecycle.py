@@ -138,10 +138,12 @@ def start(state: State, log) -> None:
         records = report.decode(report.read_all(opened[0]))
     except FileNotFoundError:
         raise ContainerError("cannot start a container that is running") from None
-    except OSError as error:  # ENXIO: nobody reads the fifo
-        raise ContainerError(
-            "cannot start a container that is stopped", errno=error.errno or 0
-        ) from None
+    except OSError as error:
+        number = error.errno or 0
+        why = f"cannot start the container: {state.directory}: {kernel_words(number)}"
+        if number == errno.ENXIO:  # nobody reads the fifo
+            why = "cannot start a container that is stopped"
+        raise ContainerError(why, errno=number) from None
     finally:
         for fd in opened:
             os.close(fd)
@@ -205,12 +207,14 @@ def _undo(state: State, log) -> None:
     """Bring any container, half made or running, to nothing. Needs only the record."""
     maker = state.record.get("maker") or [0, 0]
     if state.status() == "creating" and maker[0] not in (0, os.getpid()):
-        _kill(*maker)  # it is about to make more
+        _signal(maker[0], maker[1], signal.SIGKILL)  # it is about to make more
     if state.running():
         try:
             state.signal(signal.SIGKILL)
         except ProcessLookupError:
             pass
+    for pid, started in state.standing_by():
+        _signal(pid, started, signal.SIGCONT)
     group = state.group()
     try:
         if group:
@@ -224,14 +228,23 @@ def _undo(state: State, log) -> None:
         log(problem)
 
 
-def _kill(pid: int, started: int) -> None:
+def _signal(pid: int, started: int, number: int) -> None:
+    """To a runtime, unless it has ended, and to its children: a stage may be in no cgroup yet."""
+    opened = []
     try:
-        fd = os.pidfd_open(pid)
+        opened.append(os.pidfd_open(pid))
+        if states.start_time(pid) == started:
+            if number == signal.SIGKILL:
+                signal.pidfd_send_signal(opened[0], signal.SIGSTOP)  # so that it forks no more
+            with open(f"/proc/{pid}/task/{pid}/children") as children:
+                opened += map(os.pidfd_open, map(int, children.read().split()))
+            for fd in reversed(opened):
+                signal.pidfd_send_signal(fd, number)
     except OSError:
-        return
-    if states.start_time(pid) == started:
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-    os.close(fd)
+        pass  # ended meanwhile
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _await_end(state: State) -> None:

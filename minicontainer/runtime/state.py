@@ -5,6 +5,7 @@ that create the same id at once, one wins. In it
 
     state.json    the record: written before anything is made, and again when more is known
     config.json   the configuration as it was at create; later changes in the bundle do not matter
+    exec-PID-TIME   a runtime that stands by a process of `exec`, see `State.stand_by`
     exec.fifo     on which the container's init waits for `start`, which removes it; until all is
                   ready its name is unready.fifo
     result.fifo   on which init tells `start` why it could not exec
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 RECORD, CONFIG = "state.json", "config.json"
 UNREADY_FIFO, EXEC_FIFO, RESULT_FIFO = "unready.fifo", "exec.fifo", "result.fifo"
+
+_EXECS = "exec-"
 
 
 def checked_id(name: str) -> str:
@@ -57,24 +60,54 @@ class State:
         jsonfile.write_file(self.file(RECORD), jsonfile.dumps(self.record))
 
     def remove(self) -> None:
-        """Remove the directory; may be called again. The record goes last: it leads to the rest."""
+        """Remove the directory; may be called again. The record goes last: it leads to the rest.
+
+        Raises ContainerError when it cannot be removed.
+        """
         try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return
-        for name in sorted(names, key=lambda name: name == RECORD):
-            try:
-                os.unlink(self.file(name))
-            except FileNotFoundError:
-                pass
-        try:
+            for name in sorted(os.listdir(self.directory), key=lambda name: name == RECORD):
+                try:
+                    os.unlink(self.file(name))
+                except FileNotFoundError:
+                    pass  # somebody else is at it, too
+                except IsADirectoryError:  # nobody of ours made that
+                    import shutil
+
+                    shutil.rmtree(self.file(name))
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise ContainerError(
+                f"state directory {self.directory}: {kernel_words(error.errno or 0)}",
+                hint="make it writable, then again: delete --force", errno=error.errno or 0,
+            ) from None  # fmt: skip
 
     @property
     def pid(self) -> int:
         return self.record.get("pid") or 0
+
+    def stand_by(self) -> None:
+        """Note that this process runs an `exec`: a container is not gone before its parent outside
+        has reaped each process, and a parent that is stopped (SIGSTOP, Ctrl-Z) has to be woken.
+        """
+        me = os.getpid()
+        try:
+            for pid, started in self.standing_by():
+                if start_time(pid) != started:
+                    os.unlink(self.file(f"{_EXECS}{pid}-{started}"))
+            path = self.file(f"{_EXECS}{me}-{start_time(me)}")
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError:
+            pass  # deleted meanwhile, or a full disk: the note is a comfort
+
+    def standing_by(self) -> list[tuple[int, int]]:
+        """(pid, start time) of those that have said so; some have ended."""
+        try:
+            found = [name.split("-") for name in os.listdir(self.directory)]
+        except OSError:
+            return []
+        return [(int(one[1]), int(one[2])) for one in found if one[0] + "-" == _EXECS]
 
     def running(self) -> bool:
         """Whether the container's first process is there, and is that process still."""
