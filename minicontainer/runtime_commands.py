@@ -150,7 +150,7 @@ def delete(options: dict, args: list[str], log) -> int:
 
     name = _only_id(args)
     try:
-        found = state.load(options["root"], name)
+        found = state.load(options["root"], name, options["force"])
     except ContainerError as error:
         if options["force"] and "does not exist" in error.message:
             return 0
@@ -166,8 +166,9 @@ def list_(options: dict, args: list[str], log) -> int:
     for name in state.names(options["root"]):
         try:
             found.append(state.load(options["root"], name).public())
-        except ContainerError:
-            continue  # deleted meanwhile
+        except ContainerError as error:
+            if "does not exist" not in error.message:  # else deleted meanwhile
+                log(str(error))
     if options["quiet"]:
         print("".join(f"{one['id']}\n" for one in found), end="")
     elif options["format"] == "json":

@@ -11,7 +11,6 @@ import os
 from ..kernel import namespaces
 from . import bundle, home, jsonfile, lifecycle, steps, steps_host, steps_process
 from . import config as configs
-from . import state as states
 from .errors import ContainerError, kernel_words
 from .launch import Launch, launch
 from .state import State
@@ -19,7 +18,7 @@ from .state import State
 
 def process(state: State, options: dict, words: list[str]) -> tuple[dict, dict | None]:
     """(the process object to run, the container's filter): --process, or create's with changes."""
-    config = jsonfile.loads(jsonfile.read_file(state.file(states.CONFIG)))
+    config = state.config()
     path = options["process"]
     try:
         if path:

@@ -138,6 +138,8 @@ def start(state: State, log) -> None:
         records = report.decode(report.read_all(opened[0]))
     except FileNotFoundError:
         raise ContainerError("cannot start a container that is running") from None
+    except ValueError as error:
+        raise states.damaged(state.record["id"], state.file(states.RESULT_FIFO), error) from None
     except OSError as error:
         number = error.errno or 0
         why = f"cannot start the container: {state.directory}: {kernel_words(number)}"
@@ -160,8 +162,7 @@ def start(state: State, log) -> None:
 
 def _plan_again(state: State):
     """The plan that init works on, to name its step; only for an error's text."""
-    config = jsonfile.loads(jsonfile.read_file(state.file(states.CONFIG)))
-    configs.check(config)
+    config = state.config()
     options = bundles.Options(**state.record["options"])
     group = state.group()
     return bundles.build(config, state.record["bundle"], group, options)[0]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import _signal as signal
 import os
-import stat
 import time
 
 from . import jsonfile
@@ -33,10 +32,14 @@ UNREADY_FIFO, EXEC_FIFO, RESULT_FIFO = "unready.fifo", "exec.fifo", "result.fifo
 _EXECS = "exec-"
 
 
+def _is_id(name: str) -> bool:
+    plain = "".join(c for c in name if c not in "_+-.")
+    return plain.isalnum() and name.isascii() and name[0] not in "-." and len(name) <= 240
+
+
 def checked_id(name: str) -> str:
     """A container's id. It becomes a directory's name, so it must not lead anywhere else."""
-    plain = "".join(c for c in name if c not in "_+-.")
-    if not plain.isalnum() or not name.isascii() or name[0] in "-." or len(name) > 240:
+    if not _is_id(name):
         raise ContainerError(
             f"container id {name!r}: letters, digits and _ + - . only, beginning with none of - .",
             hint="invalid ids are refused because the id becomes the name of a directory",
@@ -53,6 +56,20 @@ class State:
 
     def file(self, name: str) -> str:
         return f"{self.directory}/{name}"
+
+    def config(self) -> dict:
+        """The configuration as it was at create. Raises ContainerError when it is damaged."""
+        from . import config
+
+        path = self.file(CONFIG)
+        try:
+            found = jsonfile.loads(jsonfile.read_file(path))
+            config.check(found)
+        except ValueError as error:
+            raise damaged(self.record["id"], path, error) from None
+        except OSError as error:
+            raise damaged(self.record["id"], path, kernel_words(error.errno or 0)) from None
+        return found
 
     def save(self, **changes) -> None:
         """Change the record, on disk at once and whole."""
@@ -104,10 +121,11 @@ class State:
     def standing_by(self) -> list[tuple[int, int]]:
         """(pid, start time) of those that have said so; some have ended."""
         try:
-            found = [name.split("-") for name in os.listdir(self.directory)]
+            names = os.listdir(self.directory)
         except OSError:
             return []
-        return [(int(one[1]), int(one[2])) for one in found if one[0] + "-" == _EXECS]
+        notes = [name.split("-")[1:] for name in names if name.startswith(_EXECS)]
+        return [(int(one[0]), int(one[1])) for one in notes if all(map(str.isdecimal, one))]
 
     def running(self) -> bool:
         """Whether the container's first process is there, and is that process still."""
@@ -117,7 +135,10 @@ class State:
         from ..kernel import cgroups
 
         record = self.record.get("cgroup")
-        return cgroups.load(record) if record else None
+        try:
+            return cgroups.load(record) if record else None
+        except ValueError as error:
+            raise damaged(self.record["id"], self.file(RECORD), error) from None
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md#state)."""
@@ -195,34 +216,99 @@ def create(root: str, name: str, record: dict) -> State:
     return state
 
 
-def load(root: str, name: str) -> State:
-    """The container's state. Raises ContainerError when there is none.
+def load(root: str, name: str, force: bool = False) -> State:
+    """The container's state. Raises ContainerError when there is none, or its record is damaged.
 
     A directory without a record is one that its maker died in, or just makes: it has no pid.
+    force: of a damaged record take what is sound, to delete it.
     """
     path = f"{root}/{checked_id(name)}"
+    record = {}
     try:
         record = jsonfile.loads(jsonfile.read_file(f"{path}/{RECORD}"))
-        return State(root, name, record if isinstance(record, dict) else {"id": name})
+        check_record(record, name)
     except FileNotFoundError:
-        if os.path.isdir(path):
-            return State(root, name, {"id": name})
-        raise ContainerError(f"container {name!r} does not exist") from None
-    except ValueError:
-        return State(root, name, {"id": name})
+        if not os.path.isdir(path):
+            raise ContainerError(f"container {name!r} does not exist") from None
+        record = {"id": name}
+    except (ValueError, IsADirectoryError) as error:
+        if not force:
+            raise damaged(name, f"{path}/{RECORD}", error) from None
+        record = _sound(record, name)
     except OSError as error:
         raise ContainerError(
             f"container {name!r}: {path}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
         ) from None
+    state = State(root, name, record)
+    if force:
+        try:
+            state.group()
+        except ContainerError:
+            state.record = _sound(record, name)
+    return state
+
+
+_FIELDS = {
+    "id": str, "ociVersion": str, "bundle": str, "rootfs": str, "created": str, "owner": str,
+    "pid": int, "startTime": int, "maker": list, "annotations": dict, "hooks": dict,
+    "options": dict, "cgroup": dict,
+}  # fmt: skip
+
+
+def check_record(record, name: str) -> None:
+    """Raise ValueError for what `State.save` cannot have written."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    if record.get("id") != name:
+        raise ValueError(f"id: it is {record.get('id')!r}'s")
+    for key, kind in _FIELDS.items():
+        value = record.get(key)
+        if value is not None and type(value) is not kind:
+            raise ValueError(f"{key}: {value!r} is no {kind.__name__}"[:200])
+    if not 0 <= (record.get("pid") or 0) < 1 << 31:
+        raise ValueError(f"pid: {record['pid']} is none")
+    maker = record.get("maker") or [0, 0]
+    if [type(one) for one in maker] != [int, int] or not 0 <= maker[0] < 1 << 31:
+        raise ValueError("maker: a pid and its start time are expected")
+    if record.get("hooks"):
+        from . import config
+
+        config.HOOK_LISTS(record["hooks"], "hooks")
+
+
+def _sound(record, name: str) -> dict:
+    """What of a damaged record is enough to find the container."""
+    found: dict = {"id": name}
+    for keys in (("pid", "startTime"), ("maker",), ("cgroup",)):
+        some = {key: record.get(key) for key in keys} if isinstance(record, dict) else {}
+        try:
+            check_record({**some, "id": name}, name)
+            State("", name, {**some, "id": name}).group()
+            found.update(some)
+        except (ValueError, ContainerError):
+            pass
+    return found
+
+
+def damaged(name: str, path: str, why) -> ContainerError:
+    return ContainerError(
+        f"container {name!r}: {path} is damaged: {why}",
+        hint=f"minicontainer-runtime delete --force {name}",
+    )
 
 
 def names(root: str) -> list[str]:
-    """The ids below the root directory, sorted."""
+    """The ids below the root directory, sorted. Raises ContainerError when it cannot be read."""
     try:
-        entries = sorted(os.listdir(root))
+        with os.scandir(root) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
-    return [name for name in entries if stat.S_ISDIR(os.lstat(f"{root}/{name}").st_mode)]
+    except OSError as error:
+        raise ContainerError(
+            f"--root {root}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
+        ) from None
+    return [name for name in found if _is_id(name)]
 
 
 def start_time(pid: int) -> int | None:
