@@ -64,6 +64,9 @@ helper.serve(int(sys.argv[2]))
 """
 
 
+_PATIENCE = 5.0  # seconds for an answer that takes a millisecond
+
+
 class _Helper:
     """The helper process and our end of its socket."""
 
@@ -87,9 +90,14 @@ class _Helper:
         self.socket.sendmsg([json.dumps(request).encode()], rights)
 
     def stop(self) -> None:
+        """The end of our socket ends it; one that does not listen (SIGSTOP) is killed."""
         self.socket.close()
         if self.owner == os.getpid():
-            self.process.wait()
+            try:
+                self.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
 
 _helper: _Helper | None = None
@@ -172,20 +180,46 @@ def run(
             streams.close_theirs()
         try:
             streams.relay(events, timeout)
-        except BaseException:  # Ctrl-C, timeout, a closed stdout: nothing stays behind
-            _kill(events)
+        except BaseException as error:  # Ctrl-C, timeout, a closed stdout: nothing stays behind
+            if not _kill(events):
+                error.add_note(_unanswered())
             raise
     if check and result.returncode:
         raise CommandFailed(result)
     return result
 
 
-def _kill(events: socket.socket) -> None:
-    """Have the worker kill its container; returns when both are gone."""
-    with contextlib.suppress(OSError):
-        events.shutdown(socket.SHUT_WR)
-        while events.recv(65536):
-            pass
+def _kill(events: socket.socket) -> bool:
+    """Have the worker kill its container; returns when both are gone, or False when nobody does."""
+    with contextlib.suppress(ConnectionError):
+        events.settimeout(_PATIENCE)
+        try:
+            events.shutdown(socket.SHUT_WR)
+            while events.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+    return True
+
+
+def _unanswered() -> str:
+    """Why nobody has killed the container, in words. A stopped helper is ended: it must not get to
+    the request later. Containers that run have workers, which stay.
+    """
+    with _helper_lock:
+        pid = _helper.process.pid if _helper else 0
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                stopped = file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except OSError:
+            stopped = False
+        if _helper and stopped and _helper.owner == os.getpid():
+            _helper.process.kill()
+            return f"the helper, process {pid}, was stopped (SIGSTOP); it was ended, nothing ran"
+    return (
+        f"the container did not end within {_PATIENCE:.0f} s: it waits for a device, or its "
+        "worker is stopped"
+    )
 
 
 class _Streams:

@@ -151,7 +151,7 @@ def delete(options: dict, args: list[str], log) -> int:
 
     name = _only_id(args)
     try:
-        found = state.load(options["root"], name)
+        found = state.load(options["root"], name, options["force"])
     except ContainerError as error:
         if options["force"] and "does not exist" in error.message:
             return 0
@@ -167,8 +167,9 @@ def list_(options: dict, args: list[str], log) -> int:
     for name in state.names(options["root"]):
         try:
             found.append(state.load(options["root"], name).public())
-        except ContainerError:
-            continue  # deleted meanwhile
+        except ContainerError as error:
+            if "does not exist" not in error.message:  # else deleted meanwhile
+                log(str(error))
     if options["quiet"]:
         print("".join(f"{one['id']}\n" for one in found), end="")
     elif options["format"] == "json":
@@ -258,6 +259,7 @@ def exec_(options: dict, args: list[str], log) -> int:
         pid_file = options["pid_file"] or ""
         return execute.start(found, process, profile, preserved, fd, pid_file, log)
 
+    found.stand_by()
     return foreground.execute(options, console_fd < 0, start)
 
 

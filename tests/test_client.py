@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import minicontainer
+from minicontainer import client
 from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
 from tests.roots import REPOSITORY
@@ -149,6 +150,43 @@ def test_killed_helper_is_replaced(root):
     os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     assert minicontainer.run(root, ["true"]).returncode == 0
     assert minicontainer.helper_start() != first
+
+
+@pytest.fixture
+def stopped_helper(monkeypatch):
+    """The helper's pid, after SIGSTOP; patience is short."""
+    monkeypatch.setattr(client, "_PATIENCE", 0.2)
+    helper = minicontainer.helper_start()
+    os.kill(helper, signal.SIGSTOP)
+    os.waitid(os.P_PID, helper, os.WSTOPPED | os.WNOWAIT)
+    return helper
+
+
+def test_stopped_helper_runs_into_the_timeout(root, stopped_helper):
+    with pytest.raises(TimeoutError, match=r"killed after 0\.2 s") as caught:
+        minicontainer.run(root, ["touch", "/ran"], timeout=0.2)
+    assert f"process {stopped_helper}, was stopped" in caught.value.__notes__[0]
+    # The request is gone with the helper, and the next one finds another.
+    assert minicontainer.run(root, ["true"]).returncode == 0
+    assert minicontainer.helper_start() != stopped_helper
+    assert not (root / "ran").exists()
+
+
+def test_ctrl_c_gets_out_while_the_helper_is_stopped(root, stopped_helper):
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        minicontainer.run(root, ["touch", "/ran"])
+    timer.join()
+    assert minicontainer.run(root, ["true"]).returncode == 0
+    assert not (root / "ran").exists()
+
+
+def test_stopped_helper_does_not_hold_up_the_end(root, stopped_helper):
+    began = time.monotonic()
+    minicontainer.helper_stop()
+    assert time.monotonic() - began < 10
+    assert not os.path.exists(f"/proc/{stopped_helper}")
 
 
 def test_killed_worker_takes_its_container_along(root):

@@ -1,12 +1,15 @@
 """kill -9 of the runtime at every system call: `delete --force` brings what is left to nothing.
 
-The trace point of `kernel.syscalls` counts the calls of all processes of one command in shared
-memory, and at the N-th the command's own process is killed, wherever the call is made.
+The trace point of `kernel.syscalls`, and the functions of `os` that change something or wait, count
+the calls of all processes of one command in shared memory; at the N-th the command's own process is
+killed, wherever the call is made.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,56 +19,94 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer.kernel import syscalls
 from tests.bundles import FOREVER, Bundle, bundle
 from tests.roots import REPOSITORY
 
 __all__ = ["bundle"]
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
+# What leaves a trace, or waits for somebody, when the runtime dies before it or after it.
+CALLS = (
+    "open read write rename unlink mkdir makedirs mkfifo rmdir pipe fork _exit execve kill waitpid "
+    "pidfd_open chown fchown symlink mknod chmod fchmod setxattr sendfile set_blocking"
+)
+# The killer is a process of its own: in the container's pid namespace we have no number, but the
+# kernel tells it who asks (SCM_CREDENTIALS).
 DRIVER = """
-import mmap, os, signal, sys
+import _signal, mmap, os, signal, socket, sys
 sys.path.insert(0, sys.argv[1])
-point, words = int(sys.argv[2]), sys.argv[3:]
+point, what, whom, told = int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+words = sys.argv[6:]
 from minicontainer import runtime_cli
 from minicontainer.kernel import syscalls
-from minicontainer.runtime import steps
+from minicontainer.runtime import steps_process
 counter, me = mmap.mmap(-1, 8), os.getpid()
-ask_read, ask_write = os.pipe()
+ask_read, ask_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+ask_read.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 done_read, done_write = os.pipe()
-if os.fork() == 0:  # the killer: in the container's pid namespace we have no number
-    os.close(ask_write)
-    if os.read(ask_read, 1):
-        os.kill(me, signal.SIGKILL)
+if os.fork() == 0:
+    ask_write.close()
+    word, rights, _, _ = ask_read.recvmsg(1, 64)
+    if word:
+        asking = int.from_bytes(rights[0][2][:4], "little")
+        os.kill(me if whom == "runtime" else asking, getattr(signal, "SIG" + what))
         os.write(done_write, b"x")
+        if told >= 0:
+            os.write(told, b"x")
     os._exit(0)
+ask_read.close()
+if told >= 0:
+    os.set_inheritable(told, False)
+read, write, ask = os.read, os.write, os.dup(ask_write.fileno())
 def count(*_):
     n = int.from_bytes(counter[:8], "little") + 1
     counter[:8] = n.to_bytes(8, "little")
     if n == point:
-        os.write(ask_write, b"x")
-        os.read(done_read, 1)  # then the others go on, as after a real one
+        write(ask, b"x")
+        read(done_read, 1)  # then the others go on, as after a real one
+def counted(function):
+    def call(*args, **kwargs):
+        count()
+        return function(*args, **kwargs)
+    return call
 syscalls.trace = count
-close = steps.CloseDescriptors.close  # all but its own, and now ours: until exec
-steps.CloseDescriptors.close = lambda step, first, kept: close(
-    step, first, [*kept, ask_write, done_read])
+close = steps_process.CloseDescriptors.close  # all but its own, and now ours: until exec
+ours = [ask, done_read, told]
+steps_process.CloseDescriptors.close = lambda step, first, kept: close(step, first, kept + ours)
+for name in {CALLS!r}.split():
+    setattr(os, name, counted(getattr(os, name)))
+_signal.pidfd_send_signal = counted(_signal.pidfd_send_signal)
 code = runtime_cli.main(words)
 print(int.from_bytes(counter[:8], "little"), file=sys.stderr, flush=True)
 os._exit(code)
-"""
+""".replace("{CALLS!r}", repr(CALLS))
+
+
+def driver(bundle: Bundle, point: int, what: str, whom: str, told: int, *words: str) -> list[str]:
+    """The command line that sends signal `what` to `whom` ("runtime" or "caller") at that call, and
+    says so on the descriptor `told`, or on none.
+    """
+    bundle.write()
+    start = [sys.executable, "-I", "-S", "-c", DRIVER, str(REPOSITORY)]
+    return [*start, str(point), what, whom, str(told), "--root", str(bundle.states), *words]
+
+
+def killing(bundle: Bundle, point: int, whom: str, *words: str) -> tuple[int, str]:
+    """(exit status, stderr) of a command of which one process is killed at that call."""
+    # No pipe: the container has it too, and would hold it open
+    with open(bundle.directory / "stderr", "w+") as stderr:
+        code = subprocess.run(
+            driver(bundle, point, "KILL", whom, -1, *words), cwd=bundle.directory,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, timeout=60,
+        ).returncode  # fmt: skip
+        stderr.seek(0)
+        return code, stderr.read()
 
 
 def killed_at(bundle: Bundle, point: int, *words: str) -> int | None:
     """Run a command that is killed at that call, or else return how many it made."""
-    bundle.write()
-    # No pipe: the container has it too, and would hold it open
-    with open(bundle.directory / "stderr", "w+") as stderr:
-        code = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", DRIVER, REPOSITORY, str(point), "--root",
-             bundle.states, *words], cwd=bundle.directory, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=stderr, timeout=60,
-        ).returncode  # fmt: skip
-        stderr.seek(0)
-        said = stderr.read()
+    code, said = killing(bundle, point, "runtime", *words)
     if code == -signal.SIGKILL:
         return None
     assert code == 0, said
@@ -88,8 +129,40 @@ def strangers(bundle: Bundle) -> list[str]:
     return found
 
 
+def stopped_at(bundle: Bundle, point: int, whom: str, *words: str) -> subprocess.Popen | None:
+    """Start a command of which one process is stopped at that call; None when it ends before."""
+    told_read, told_write = os.pipe()
+    with open(bundle.directory / "stderr", "w") as stderr:
+        process = subprocess.Popen(
+            driver(bundle, point, "STOP", whom, told_write, *words), cwd=bundle.directory,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+            pass_fds=[told_write],
+        )  # fmt: skip
+    pidfd = os.pidfd_open(process.pid)
+    os.close(told_write)
+    ready = select.select([told_read, pidfd], [], [], 60)[0]
+    assert ready, "it neither stops nor ends"
+    stopped = told_read in ready and os.read(told_read, 1) != b""
+    os.close(told_read)
+    os.close(pidfd)
+    if not stopped:
+        process.wait(60)
+        return None
+    return process
+
+
+def deleted(bundle: Bundle, point: int) -> None:
+    """`delete --force`; meanwhile the orphans that come to us are reaped."""
+    words = [*bundle.command, "delete", "--force", bundle.id]
+    delete = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while (one := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)) and one.si_pid != delete.pid:
+        os.waitpid(one.si_pid, 0)
+    said = delete.communicate()[1]
+    assert (delete.returncode, said) == (0, ""), point
+
+
 def nothing_is_left(bundle: Bundle, point: int) -> None:
-    bundle.call("delete", "--force", bundle.id)
+    deleted(bundle, point)
     assert bundle.left() == [], point
     until = time.monotonic() + 10
     while left := strangers(bundle):  # one that was told to end may take a moment
@@ -114,36 +187,106 @@ def full(bundle: Bundle) -> Bundle:
     return bundle.args("sh", "-c", f"while :; do sleep 0.01; done; {bundle.id}")
 
 
-@pytest.mark.parametrize("words", [["create"], ["run", "--detach"]], ids=["create", "run"])
-def test_killed_while_it_makes_a_container(full: Bundle, words):
-    points = killed_at(full, -1, *words, full.id)
-    nothing_is_left(full, -1)
-    assert points is not None
-    assert points > 80
-    for point in range(1, points + 1):
-        killed_at(full, point, *words, full.id)
+@pytest.fixture
+def reaper():
+    """Orphans become our children: `delete` waits until the last process of a container is reaped,
+    which the first process of some hosts does only once a second.
+    """
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
+
+
+# What is done before; the command; what follows its id; the fewest points that can be all.
+VERBS = {
+    "create": ([], ["create"], [], 250),
+    "run": ([], ["run", "--detach"], [], 250),
+    "start": (["create"], ["start"], [], 8),
+    "exec": (["create", "start"], ["exec", "--detach"], ["sleep", "1000"], 80),
+    "delete": (["create"], ["delete", "--force"], [], 20),
+    "delete of a running one": (["create", "start"], ["delete", "--force"], [], 20),
+    "kill": (["create", "start"], ["kill"], ["KILL"], 5),
+    "pause": (["create", "start"], ["pause"], [], 5),
+}
+
+
+def prepare(bundle: Bundle, verbs: list[str]) -> None:
+    for verb in verbs:
+        if verb == "create":
+            bundle.create()
+        else:
+            bundle.call(verb, bundle.id)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_killed_at_every_point(full: Bundle, reaper, verb):
+    before, words, tail, fewest = VERBS[verb]
+
+    def once(point: int) -> int | None:
+        prepare(full, before)
+        points = killed_at(full, point, *words, full.id, *tail)
         nothing_is_left(full, point)
-    print(f"{words[0]}: killed at {points} points")
+        return points
+
+    points = 0
+    while once(points + 1) is None:
+        points += 1
+    print(f"{verb}: killed at {points} points")
+    assert points >= fewest
 
 
-def test_killed_while_it_starts_and_deletes(full: Bundle):
-    for words in (["start"], ["delete", "--force"], ["exec", "--detach"]):
-        tail = ["sleep", "1000"] if words[0] == "exec" else []
-        point = 1
-        while point:
-            full.create()
-            if words[0] == "exec":
-                full.call("start", full.id)
-            if killed_at(full, point, *words, full.id, *tail) is not None:
-                print(f"{words[0]}: killed at {point - 1} points")
-                point = -1
-            nothing_is_left(full, point)
-            point += 1
+# Of the points at which a process is stopped: MINICONTAINER_TEST_EVERY=1 for the long version.
+EVERY = int(os.environ.get("MINICONTAINER_TEST_EVERY", "7"))
 
 
-@pytest.mark.parametrize("count", [int(os.environ.get("MINICONTAINER_TEST_MANY", "40"))])
+@pytest.mark.parametrize("whom", ["runtime", "caller"])
+@pytest.mark.parametrize("verb", ["create", "start", "exec", "delete"])
+def test_deleted_while_a_process_of_the_runtime_is_stopped(full: Bundle, reaper, verb, whom):
+    """Every EVERY-th point. The runtime itself, or the stage or init that makes the call."""
+    before, words, tail, _ = VERBS[verb]
+    points = 0
+    while True:
+        prepare(full, before)
+        process = stopped_at(full, 1 + EVERY * points, whom, *words, full.id, *tail)
+        if process is None:
+            nothing_is_left(full, -1)
+            break
+        points += 1
+        deleted(full, points)
+        try:  # and should it go on, it does no harm
+            process.send_signal(signal.SIGCONT)
+            process.wait(20)
+        finally:
+            process.kill()
+        nothing_is_left(full, points)
+    print(f"{verb}, {whom}: stopped at {points} points")
+    assert points > 1
+
+
+@pytest.mark.parametrize(("verb", "every"), [("create", 3), ("exec", 1)])
+def test_stage_or_init_killed(full: Bundle, reaper, verb, every):
+    """At every point, or every third. The runtime says so, and `create` undoes by itself."""
+    before, words, tail, _ = VERBS[verb]
+    points = 0
+    for point in itertools.count(1, every):
+        prepare(full, before)
+        code, said = killing(full, point, "caller", *words, full.id, *tail)
+        if code > 0:
+            points += 1
+            assert "was killed" in said, point
+            assert "Traceback" not in said
+            assert "internal error" not in said
+            assert verb == "exec" or full.left() == [], point
+        nothing_is_left(full, point)
+        if code == 0 and int(said.split()[-1]) < point:
+            break
+    print(f"{verb}: stage or init killed at {points} points")
+    assert points > 20
+
+
+@pytest.mark.parametrize("count", [int(os.environ.get("MINICONTAINER_TEST_MANY", "500"))])
 def test_many_at_once(bundle: Bundle, count):
-    """Eight at a time; MINICONTAINER_TEST_MANY=500 for the long version."""
+    """Eight at a time; MINICONTAINER_TEST_MANY=40 for the short version."""
     bundle.config["linux"].pop("cgroupsPath")
     bundle.args(*FOREVER).write()
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "timeout": 120}

@@ -23,13 +23,23 @@ FLAGS = ("SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER
 def flags(profile: dict) -> int:
     """The flags for `load` that an OCI `linux.seccomp` object asks for. Raises ValueError."""
     bits = 0
-    for n, name in enumerate(profile.get("flags") or ()):
+    for n, name in enumerate(listed(profile, "flags", "linux.seccomp")):
         if name not in FLAGS:
             raise ValueError(
                 f"linux.seccomp.flags[{n}]: {name!r} is not supported; known: {' '.join(FLAGS)}"
             )
         bits |= getattr(syscalls, name)
     return bits
+
+
+def listed(entry, field: str, where: str) -> list:
+    """The list in that member of an object, empty when it is absent. Raises ValueError."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: an object is expected, not {entry!r}")
+    value = entry.get(field)
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"{where}.{field}: a list is expected, not {value!r}")
+    return value or []
 
 
 def compile(profile: dict) -> bytes:

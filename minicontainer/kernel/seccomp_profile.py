@@ -9,7 +9,7 @@ import errno
 import os
 
 from . import seccomp_table
-from .seccomp import flags
+from .seccomp import flags, listed
 
 # SECCOMP_RET_*: include/uapi/linux/seccomp.h; the low 16 bits of ERRNO and TRACE are data.
 KILL_PROCESS, ERRNO, TRACE = 0x80000000, 0x00050000, 0x7FF00000
@@ -66,15 +66,15 @@ def parse(profile: dict) -> tuple[int, list[Rule]]:
     flags(profile)  # checks them
     default = _action(profile, "defaultAction", "defaultErrnoRet", "linux.seccomp")
     rules = []
-    for n, entry in enumerate(profile.get("syscalls") or ()):
+    for n, entry in enumerate(listed(profile, "syscalls", "linux.seccomp")):
         where = f"linux.seccomp.syscalls[{n}]"
-        names = entry.get("names")
-        if not names:
-            raise ValueError(f"{where}.names: at least one name is needed")
+        names = listed(entry, "names", where)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{where}.names: at least one name is needed, and names only")
         result = _action(entry, "action", "errnoRet", where)
         conditions = [
             _condition(argument, f"{where}.args[{i}]")
-            for i, argument in enumerate(entry.get("args") or ())
+            for i, argument in enumerate(listed(entry, "args", where))
         ]
         # Conditions hold together; but two on the same argument are alternatives, as in runc.
         if len({index for index, *_ in conditions}) < len(conditions):
@@ -88,7 +88,7 @@ def _action(entry: dict, field: str, errno_field: str, where: str) -> int:
     name = entry.get(field)
     if name == "SCMP_ACT_NOTIFY":
         raise ValueError(f"{where}.{field}: SCMP_ACT_NOTIFY is not supported: no agent listens")
-    if name not in ACTIONS:
+    if not isinstance(name, str) or name not in ACTIONS:
         raise ValueError(f"{where}.{field}: unknown action {name!r}; known: {' '.join(ACTIONS)}")
     number = entry.get(errno_field)
     if ACTIONS[name] not in (ERRNO, TRACE):
@@ -101,14 +101,16 @@ def _action(entry: dict, field: str, errno_field: str, where: str) -> int:
 
 
 def _condition(argument: dict, where: str) -> tuple[int, str, int, int]:
+    if not isinstance(argument, dict):
+        raise ValueError(f"{where}: an object is expected, not {argument!r}")
     operator = argument.get("op")
-    if operator not in OPERATORS:
+    if not isinstance(operator, str) or operator not in OPERATORS:
         raise ValueError(f"{where}.op: unknown {operator!r}; known: {' '.join(OPERATORS)}")
     return (
         _number(argument.get("index"), 5, f"{where}.index"),
         OPERATORS[operator],
         _number(argument.get("value"), 2**64 - 1, f"{where}.value"),
-        _number(argument.get("valueTwo", 0), 2**64 - 1, f"{where}.valueTwo"),
+        _number(argument.get("valueTwo") or 0, 2**64 - 1, f"{where}.valueTwo"),
     )
 
 
@@ -122,13 +124,13 @@ def architectures(profile: dict, machine: str) -> list[tuple[int, str]]:
     """(AUDIT_ARCH, column of the table): the machine's own first, then its others if listed."""
     if machine not in ARCHITECTURES:
         raise ValueError(f"linux.seccomp: no table of system calls for {machine}")
-    listed = profile.get("architectures") or ()
-    for n, name in enumerate(listed):
+    names = listed(profile, "architectures", "linux.seccomp")
+    for n, name in enumerate(names):
         # The names of other machines are in order: their calls never reach this kernel.
         if not str(name).startswith("SCMP_ARCH_"):
             raise ValueError(f"linux.seccomp.architectures[{n}]: unknown {name!r}")
     own, *others = ARCHITECTURES[machine]
-    return [own[1:], *(other[1:] for other in others if other[0] in listed)]
+    return [own[1:], *(other[1:] for other in others if other[0] in names)]
 
 
 def unknown(rules: list[Rule]) -> list[str]:

@@ -74,6 +74,7 @@ PROCESS = fields(
 )  # fmt: skip
 _HOOK = items(fields(("path",), path=absolute, args=items(text), env=items(_variable),
                      timeout=number(1, 2**31)))  # fmt: skip
+HOOK_LISTS = fields(**dict.fromkeys(HOOKS, _HOOK))
 _MAPPING = items(fields(("containerID", "hostID", "size"), containerID=_ID, hostID=_ID,
                         size=number(1, UINT32)))  # fmt: skip
 _OFFSET = fields(secs=number(-(2**63), 2**63 - 1), nanosecs=number(0, 999_999_999))
@@ -102,7 +103,7 @@ _CONFIG = fields(
         uidMappings=refused("map ids for the whole container"),
         gidMappings=refused("map ids for the whole container"),
     )),
-    hooks=fields(**dict.fromkeys(HOOKS, _HOOK)),
+    hooks=HOOK_LISTS,
     annotations=mapping(text), linux=_LINUX,
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from .state import State
 
 def process(state: State, options: dict, words: list[str]) -> tuple[dict, dict | None]:
     """(the process object to run, the container's filter): --process, or create's with changes."""
-    config = jsonfile.loads(jsonfile.read_file(state.file(states.CONFIG)))
+    config = state.config()
     path = options["process"]
     try:
         if path:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _signal as signal
 import os
+import select
 import sys
 from time import monotonic_ns
 
@@ -119,12 +120,13 @@ def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
     before_pivot  called when the container is mounted, for hooks
     Raises ContainerError; then neither stage nor init are left. `context.pid` is our child.
     """
+    others = syscalls.trace
     if context.traced:
         syscalls.trace = context.on_call
     try:
         _launch(plan, context, journal, before_pivot)
     finally:
-        syscalls.trace = None
+        syscalls.trace = others
 
 
 def _launch(plan, context: Launch, journal, before_pivot) -> None:
@@ -161,7 +163,7 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
             if context.traced:
                 context.tell("step", plan.index(clone) + 1, begin, monotonic_ns())
             born(child)
-        for kind, *fields in _records(report_read):
+        for kind, *fields in _records(report_read, 0 if clone else child, context):
             if kind == "error":
                 number, errno, text, advice = fields
                 raise failure(plan, int(number), int(errno), text, advice)
@@ -214,12 +216,30 @@ def _try(plan, step: Step, action, context: Launch):
         raise failure(plan, plan.index(step) + 1, 0, str(error), "") from None
 
 
-def _records(fd: int):
-    """The records as they come, until the other side is closed."""
+def _records(fd: int, stage: int, context: Launch):
+    """The records as they come, until the other side is closed.
+
+    A stage that is killed after its fork, before it says so, leaves an init that waits for us; the
+    end of our pipe is the end of that.
+    """
     data = b""
-    while part := os.read(fd, 65536):
+    while context.pid or not stage or _speaks(fd, stage):
+        part = os.read(fd, 65536)
+        if not part:
+            return
         whole, end, data = (data + part).rpartition(_END)
         yield from report.decode(whole + end)
+
+
+def _speaks(fd: int, child: int) -> bool:
+    """Wait until there is something to read, or the child has ended without a word."""
+    poll, pidfd = select.poll(), os.pidfd_open(child)
+    try:
+        poll.register(fd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
+        return fd in [ready for ready, _ in poll.poll()]
+    finally:
+        os.close(pidfd)
 
 
 def _answer(fd: int, text: str) -> None:

@@ -48,10 +48,14 @@ def start(state: State, log) -> None:
         records = report.decode(report.read_all(opened[0]))
     except FileNotFoundError:
         raise ContainerError("cannot start a container that is running") from None
-    except OSError as error:  # ENXIO: nobody reads the fifo
-        raise ContainerError(
-            "cannot start a container that is stopped", errno=error.errno or 0
-        ) from None
+    except ValueError as error:
+        raise states.damaged(state.record["id"], state.file(states.RESULT_FIFO), error) from None
+    except OSError as error:
+        number = error.errno or 0
+        why = f"cannot start the container: {state.directory}: {kernel_words(number)}"
+        if number == errno.ENXIO:  # nobody reads the fifo
+            why = "cannot start a container that is stopped"
+        raise ContainerError(why, errno=number) from None
     finally:
         for fd in opened:
             os.close(fd)
@@ -67,14 +71,11 @@ def start(state: State, log) -> None:
 
 def _failure(state: State, number: int, errno_: int, text: str, advice: str) -> ContainerError:
     """The error for a step of the plan that init works on, which is made again to name it."""
-    from . import config as configs
-    from . import jsonfile, plan
+    from . import plan
     from .failures import failure
 
-    config = jsonfile.loads(jsonfile.read_file(state.file(states.CONFIG)))
-    configs.check(config)
     options = plan.Options(**state.record["options"])
-    steps = plan.build(config, state.record["bundle"], state.group(), options)
+    steps = plan.build(state.config(), state.record["bundle"], state.group(), options)
     return failure(steps, number, errno_, text, advice)
 
 
@@ -118,12 +119,14 @@ def undo(state: State, log) -> None:
     """Bring any container, half made or running, to nothing. Needs only the record."""
     maker = state.record.get("maker") or [0, 0]
     if state.status() == "creating" and maker[0] not in (0, os.getpid()):
-        _kill(*maker)  # it is about to make more
+        _signal(maker[0], maker[1], signal.SIGKILL)  # it is about to make more
     if state.running():
         try:
             state.signal(signal.SIGKILL)
         except ProcessLookupError:
             pass
+    for pid, started in state.standing_by():
+        _signal(pid, started, signal.SIGCONT)
     group = state.group()
     try:
         if group:
@@ -145,14 +148,23 @@ def _hooks(state: State, kind: str, changes: dict, log) -> None:
             log(problem)
 
 
-def _kill(pid: int, started: int) -> None:
+def _signal(pid: int, started: int, number: int) -> None:
+    """To a runtime, unless it has ended, and to its children: a stage may be in no cgroup yet."""
+    opened = []
     try:
-        fd = os.pidfd_open(pid)
+        opened.append(os.pidfd_open(pid))
+        if states.start_time(pid) == started:
+            if number == signal.SIGKILL:
+                signal.pidfd_send_signal(opened[0], signal.SIGSTOP)  # so that it forks no more
+            with open(f"/proc/{pid}/task/{pid}/children") as children:
+                opened += map(os.pidfd_open, map(int, children.read().split()))
+            for fd in reversed(opened):
+                signal.pidfd_send_signal(fd, number)
     except OSError:
-        return
-    if states.start_time(pid) == started:
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-    os.close(fd)
+        pass  # ended meanwhile
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _await_end(state: State) -> None:

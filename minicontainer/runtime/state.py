@@ -5,6 +5,7 @@ that create the same id at once, one wins. In it
 
     state.json    the record: written before anything is made, and again when more is known
     config.json   the configuration as it was at create; later changes in the bundle do not matter
+    exec-PID-TIME   a runtime that stands by a process of `exec`, see `State.stand_by`
     exec.fifo     on which the container's init waits for `start`, which removes it; until all is
                   ready its name is unready.fifo
     result.fifo   on which init tells `start` why it could not exec
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import _signal as signal
 import os
-import stat
 import time
 
 from . import jsonfile
@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 RECORD, CONFIG = "state.json", "config.json"
 UNREADY_FIFO, EXEC_FIFO, RESULT_FIFO = "unready.fifo", "exec.fifo", "result.fifo"
 
+_EXECS = "exec-"
+
+
+def _is_id(name: str) -> bool:
+    plain = "".join(c for c in name if c not in "_+-.")
+    return plain.isalnum() and name.isascii() and name[0] not in "-." and len(name) <= 240
+
 
 def checked_id(name: str) -> str:
     """A container's id. It becomes a directory's name, so it must not lead anywhere else."""
-    plain = "".join(c for c in name if c not in "_+-.")
-    if not plain.isalnum() or not name.isascii() or name[0] in "-." or len(name) > 240:
+    if not _is_id(name):
         raise ContainerError(
             f"container id {name!r}: letters, digits and _ + - . only, beginning with none of - .",
             hint="invalid ids are refused because the id becomes the name of a directory",
@@ -51,30 +57,75 @@ class State:
     def file(self, name: str) -> str:
         return f"{self.directory}/{name}"
 
+    def config(self) -> dict:
+        """The configuration as it was at create. Raises ContainerError when it is damaged."""
+        from . import config
+
+        path = self.file(CONFIG)
+        try:
+            found = jsonfile.loads(jsonfile.read_file(path))
+            config.check(found)
+        except ValueError as error:
+            raise damaged(self.record["id"], path, error) from None
+        except OSError as error:
+            raise damaged(self.record["id"], path, kernel_words(error.errno or 0)) from None
+        return found
+
     def save(self, **changes) -> None:
         """Change the record, on disk at once and whole."""
         self.record.update(changes)
         jsonfile.write_file(self.file(RECORD), jsonfile.dumps(self.record))
 
     def remove(self) -> None:
-        """Remove the directory; may be called again. The record goes last: it leads to the rest."""
+        """Remove the directory; may be called again. The record goes last: it leads to the rest.
+
+        Raises ContainerError when it cannot be removed.
+        """
         try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return
-        for name in sorted(names, key=lambda name: name == RECORD):
-            try:
-                os.unlink(self.file(name))
-            except FileNotFoundError:
-                pass
-        try:
+            for name in sorted(os.listdir(self.directory), key=lambda name: name == RECORD):
+                try:
+                    os.unlink(self.file(name))
+                except FileNotFoundError:
+                    pass  # somebody else is at it, too
+                except IsADirectoryError:  # nobody of ours made that
+                    import shutil
+
+                    shutil.rmtree(self.file(name))
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise ContainerError(
+                f"state directory {self.directory}: {kernel_words(error.errno or 0)}",
+                hint="make it writable, then again: delete --force", errno=error.errno or 0,
+            ) from None  # fmt: skip
 
     @property
     def pid(self) -> int:
         return self.record.get("pid") or 0
+
+    def stand_by(self) -> None:
+        """Note that this process runs an `exec`: a container is not gone before its parent outside
+        has reaped each process, and a parent that is stopped (SIGSTOP, Ctrl-Z) has to be woken.
+        """
+        me = os.getpid()
+        try:
+            for pid, started in self.standing_by():
+                if start_time(pid) != started:
+                    os.unlink(self.file(f"{_EXECS}{pid}-{started}"))
+            path = self.file(f"{_EXECS}{me}-{start_time(me)}")
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError:
+            pass  # deleted meanwhile, or a full disk: the note is a comfort
+
+    def standing_by(self) -> list[tuple[int, int]]:
+        """(pid, start time) of those that have said so; some have ended."""
+        try:
+            names = os.listdir(self.directory)
+        except OSError:
+            return []
+        notes = [name.split("-")[1:] for name in names if name.startswith(_EXECS)]
+        return [(int(one[0]), int(one[1])) for one in notes if all(map(str.isdecimal, one))]
 
     def running(self) -> bool:
         """Whether the container's first process is there, and is that process still."""
@@ -84,7 +135,10 @@ class State:
         from ..kernel import cgroups
 
         record = self.record.get("cgroup")
-        return cgroups.load(record) if record else None
+        try:
+            return cgroups.load(record) if record else None
+        except ValueError as error:
+            raise damaged(self.record["id"], self.file(RECORD), error) from None
 
     def status(self) -> str:
         """creating, created, running, paused or stopped (runtime.md#state)."""
@@ -162,25 +216,85 @@ def create(root: str, name: str, record: dict) -> State:
     return state
 
 
-def load(root: str, name: str) -> State:
-    """The container's state. Raises ContainerError when there is none.
+def load(root: str, name: str, force: bool = False) -> State:
+    """The container's state. Raises ContainerError when there is none, or its record is damaged.
 
     A directory without a record is one that its maker died in, or just makes: it has no pid.
+    force: of a damaged record take what is sound, to delete it.
     """
     path = f"{root}/{checked_id(name)}"
+    record = {}
     try:
         record = jsonfile.loads(jsonfile.read_file(f"{path}/{RECORD}"))
-        return State(root, name, record if isinstance(record, dict) else {"id": name})
+        check_record(record, name)
     except FileNotFoundError:
-        if os.path.isdir(path):
-            return State(root, name, {"id": name})
-        raise ContainerError(f"container {name!r} does not exist") from None
-    except ValueError:
-        return State(root, name, {"id": name})
+        if not os.path.isdir(path):
+            raise ContainerError(f"container {name!r} does not exist") from None
+        record = {"id": name}
+    except (ValueError, IsADirectoryError) as error:
+        if not force:
+            raise damaged(name, f"{path}/{RECORD}", error) from None
+        record = _sound(record, name)
     except OSError as error:
         raise ContainerError(
             f"container {name!r}: {path}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
         ) from None
+    state = State(root, name, record)
+    if force:
+        try:
+            state.group()
+        except ContainerError:
+            state.record = _sound(record, name)
+    return state
+
+
+_FIELDS = {
+    "id": str, "ociVersion": str, "bundle": str, "rootfs": str, "created": str, "owner": str,
+    "pid": int, "startTime": int, "maker": list, "annotations": dict, "hooks": dict,
+    "options": dict, "cgroup": dict,
+}  # fmt: skip
+
+
+def check_record(record, name: str) -> None:
+    """Raise ValueError for what `State.save` cannot have written."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    if record.get("id") != name:
+        raise ValueError(f"id: it is {record.get('id')!r}'s")
+    for key, kind in _FIELDS.items():
+        value = record.get(key)
+        if value is not None and type(value) is not kind:
+            raise ValueError(f"{key}: {value!r} is no {kind.__name__}"[:200])
+    if not 0 <= (record.get("pid") or 0) < 1 << 31:
+        raise ValueError(f"pid: {record['pid']} is none")
+    maker = record.get("maker") or [0, 0]
+    if [type(one) for one in maker] != [int, int] or not 0 <= maker[0] < 1 << 31:
+        raise ValueError("maker: a pid and its start time are expected")
+    if record.get("hooks"):
+        from . import config
+
+        config.HOOK_LISTS(record["hooks"], "hooks")
+
+
+def _sound(record, name: str) -> dict:
+    """What of a damaged record is enough to find the container."""
+    found: dict = {"id": name}
+    for keys in (("pid", "startTime"), ("maker",), ("cgroup",)):
+        some = {key: record.get(key) for key in keys} if isinstance(record, dict) else {}
+        try:
+            check_record({**some, "id": name}, name)
+            State("", name, {**some, "id": name}).group()
+            found.update(some)
+        except (ValueError, ContainerError):
+            pass
+    return found
+
+
+def damaged(name: str, path: str, why) -> ContainerError:
+    return ContainerError(
+        f"container {name!r}: {path} is damaged: {why}",
+        hint=f"minicontainer-runtime delete --force {name}",
+    )
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -194,12 +308,17 @@ def write_pid_file(path: str, pid: int) -> None:
 
 
 def names(root: str) -> list[str]:
-    """The ids below the root directory, sorted."""
+    """The ids below the root directory, sorted. Raises ContainerError when it cannot be read."""
     try:
-        entries = sorted(os.listdir(root))
+        with os.scandir(root) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
-    return [name for name in entries if stat.S_ISDIR(os.lstat(f"{root}/{name}").st_mode)]
+    except OSError as error:
+        raise ContainerError(
+            f"--root {root}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
+        ) from None
+    return [name for name in found if _is_id(name)]
 
 
 def start_time(pid: int) -> int | None:

@@ -8,7 +8,15 @@ import stat
 
 from ..kernel import mountfd, mounts, proc, syscalls
 from ..kernel.syscalls import (
-    MNT_DETACH, MS_BIND, MS_MOVE, MS_NODEV, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE,
+    MNT_DETACH,
+    MS_BIND,
+    MS_MOVE,
+    MS_NODEV,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SLAVE,
 )  # fmt: skip
 from .steps import Step
 

@@ -81,10 +81,19 @@ def _writable_group(hierarchy: Hierarchy) -> str:
 
 
 def load(record: dict) -> Group:
-    """The group of a record: to look at it, to change it, or to undo it, by anybody at any time."""
-    return Group([
-        _KINDS[item["version"]](
-            item["mount_point"], item["path"], tuple(item["controllers"]), item["made"]
-        )
-        for item in record["directories"]
-    ])  # fmt: skip
+    """The group of a record: to look at it, to change it, or to undo it, by anybody at any time.
+
+    Raises ValueError for what is no record: everything in the group that it names may be killed.
+    """
+    directories: list = []
+    try:
+        for item in record["directories"]:
+            point, path, made = item["mount_point"], item["path"], list(item["made"])
+            for one in (path, *made):
+                if not one.startswith(f"{point}/") or ".." in one.split("/") or one[-1] == "/":
+                    raise ValueError(f"cgroup: {one!r} is no group below {point!r}")
+            kind = _KINDS[item["version"]]
+            directories.append(kind(point, path, tuple(item["controllers"]), made))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"cgroup: no record of a group: {error!r}") from None
+    return Group(directories)
