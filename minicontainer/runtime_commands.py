@@ -332,24 +332,45 @@ def spec(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def explain(options: dict, args: list[str], log) -> int:
+    from . import runtime_explain
+
+    if len(args) > 1:
+        raise UsageError(f"explain one CONFIG.json, not {len(args)} words")
+    path, directory = runtime_explain.config_of(args, options["bundle"])
+    runtime_explain.report(path, directory, options["own_cgroup"], options["json"])
+    return 0
+
+
 FORMAT = Option("--format", "-f", metavar="table|json", help="of the output", default="table")
+JSON = Option("--json", help="for machines", default=False)
+# Name -> (function, options, the other words, what it does, an example)
 COMMANDS = {
-    "create": (create, CREATE, "ID", "make a container; nothing of it runs yet"),
-    "start": (start, [], "ID", "run a created container's command"),
-    "run": (run, RUN, "ID", "create, start, wait, delete"),
-    "state": (state, [], "ID", "the container's state, as JSON"),
+    "create": (create, CREATE, "ID", "make a container; nothing of it runs yet",
+               "create --bundle ./web --pid-file web.pid web"),
+    "start": (start, [], "ID", "run a created container's command", "start web"),
+    "run": (run, RUN, "ID", "create, start, wait, delete", "run --bundle ./web web"),
+    "state": (state, [], "ID", "the container's state, as JSON", "state web"),
     "kill": (kill, [Option("--all", "-a", help="all its processes", default=False)],
-             "ID [SIGNAL]", "send a signal, SIGTERM unless named"),
+             "ID [SIGNAL]", "send a signal, SIGTERM unless named", "kill web SIGKILL"),
     "delete": (delete, [Option("--force", "-f", help="also a running one", default=False)],
-               "ID", "undo create"),
+               "ID", "undo create", "delete --force web"),
     "list": (list_, [FORMAT, Option("--quiet", "-q", help="ids only", default=False)], "",
-             "the containers of this root directory"),
-    "ps": (ps, [FORMAT], "ID [OPTIONS OF ps(1)]", "the container's processes"),
-    "pause": (pause, [], "ID", "freeze all processes"),
-    "resume": (resume, [], "ID", "let them go on"),
-    "exec": (exec_, EXEC, "ID COMMAND [ARG...]", "run one more process in a container"),
-    "update": (update, UPDATE, "ID", "change limits while it runs"),
-    "features": (features, [], "", "what this runtime can do, as JSON"),
+             "the containers of this root directory", "list --format json"),
+    "ps": (ps, [FORMAT], "ID [OPTIONS OF ps(1)]", "the container's processes",
+           "ps web -o pid,args"),
+    "pause": (pause, [], "ID", "freeze all processes", "pause web"),
+    "resume": (resume, [], "ID", "let them go on", "resume web"),
+    "exec": (exec_, EXEC, "ID COMMAND [ARG...]", "run one more process in a container",
+             "exec --user 1000:1000 --env TERM=xterm web sh -c id"),
+    "update": (update, UPDATE, "ID", "change limits while it runs",
+               "update --memory 67108864 --pids-limit 100 web"),
+    "explain": (explain, [JSON, Option("--bundle", "-b", metavar="DIR", help="its config.json")],
+                "[CONFIG.json]", "what becomes of each field of a configuration, without doing it",
+                "explain --bundle ./web"),
+    "features": (features, [], "", "what this runtime can do, as JSON", "features"),
     "spec": (spec, [BUNDLE, Option("--rootless", help="for no root", default=False)], "",
-             "write a config.json to start from"),
+             "write a config.json to start from", "spec --bundle ./web"),
 }  # fmt: skip
+# Of these, options may also follow the other words
+MIXED = ("explain", "diff", "gc")

@@ -38,13 +38,18 @@ def write_maps(pid: int, uid_maps: list[dict], gid_maps: list[dict]) -> None:
     Raises OSError.
     """
     for name, maps, own in (("gid", gid_maps, os.getegid()), ("uid", uid_maps, os.geteuid())):
-        lines = [f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps]
+        text = map_text(maps)
         if needs_helper(maps, own):
-            _map_by_helper(f"new{name}map", pid, " ".join(lines).split())
+            _map_by_helper(f"new{name}map", pid, text.split())
             continue
         if name == "gid" and os.geteuid() != 0:
             _write(f"/proc/{pid}/setgroups", "deny")
-        _write(f"/proc/{pid}/{name}_map", "\n".join(lines))
+        _write(f"/proc/{pid}/{name}_map", text)
+
+
+def map_text(maps: list[dict]) -> str:
+    """OCI's containerID, hostID, size as the lines of a map file."""
+    return "\n".join(f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps)
 
 
 def needs_helper(maps: list[dict], own: int) -> bool:

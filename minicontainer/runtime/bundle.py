@@ -24,6 +24,10 @@ class Options:
         self.preserve_fds = preserve_fds
         self.wait = wait
 
+    def compile(self, profile: dict) -> bytes:
+        """The filter; `explain` has another way, that writes nothing."""
+        return seccomp.cached(profile)
+
 
 def build(config: dict, bundle: str, group, options: Options) -> tuple[list[steps.Step], list[str]]:
     """(the plan for a container, warnings). Raises ValueError that names the field."""
@@ -48,7 +52,9 @@ def build(config: dict, bundle: str, group, options: Options) -> tuple[list[step
     hooks = config.get("hooks") or {}
     if hooks.get("startContainer"):
         start.append(steps_process.StartContainerHooks(hooks))
-    finish, warnings = process_steps(process, linux.get("seccomp"), options.preserve_fds, start)
+    finish, warnings = process_steps(
+        process, linux.get("seccomp"), options.preserve_fds, start, options.compile
+    )
     return plan + finish, warnings
 
 
@@ -156,25 +162,32 @@ def root_path(config: dict, bundle: str) -> str:
 
 def _mounts(config: dict, bundle: str, group, own_cgroup: bool) -> list[steps.Step]:
     plan: list[steps.Step] = []
-    for mount in config.get("mounts") or []:
-        if mount.get("type") not in ("cgroup", "cgroup2") or "bind" in mount.get("options", ()):
-            plan.append(steps_files.BundleMount(mount, bundle))
-            continue
-        flags, _, _ = mounts.parse_options(mount.get("options", ()))
-        read_only = bool(flags & MS_RDONLY)
-        if group is None or not group.directories:
-            words = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
-            mount = {**mount, "type": "bind", "source": "/sys/fs/cgroup", "options": words}
-            plan.append(steps_files.BundleMount(mount, bundle))
-            continue
-        made, links = cgroups.container_mounts(group, own_cgroup, mount["destination"], read_only)
-        plan += [steps_files.BundleMount(one, bundle) for one in made]
-        if links:
-            plan.append(steps_files.Links(links))
-        if read_only and len(made) > 1:
-            plan.append(_ReadonlyMount([mount["destination"]], "read-only cgroup mounts",
-                                       "the tmpfs that holds them, too"))  # fmt: skip
+    for n, mount in enumerate(config.get("mounts") or []):
+        for step in _mount(mount, bundle, group, own_cgroup):
+            step.fields = (f"mounts[{n}]",)
+            plan.append(step)
     return plan
+
+
+def _mount(mount: dict, bundle: str, group, own_cgroup: bool):
+    if mount.get("type") not in ("cgroup", "cgroup2") or "bind" in mount.get("options", ()):
+        yield steps_files.BundleMount(mount, bundle)
+        return
+    flags, _, _ = mounts.parse_options(mount.get("options", ()))
+    read_only = bool(flags & MS_RDONLY)
+    if group is None or not group.directories:
+        words = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
+        mount = {**mount, "type": "bind", "source": "/sys/fs/cgroup", "options": words}
+        yield steps_files.BundleMount(mount, bundle)
+        return
+    made, links = cgroups.container_mounts(group, own_cgroup, mount["destination"], read_only)
+    for one in made:
+        yield steps_files.BundleMount(one, bundle)
+    if links:
+        yield steps_files.Links(links)
+    if read_only and len(made) > 1:
+        yield _ReadonlyMount([mount["destination"]], "read-only cgroup mounts",
+                             "the tmpfs that holds them, too")  # fmt: skip
 
 
 class _ReadonlyMount(steps.ReadonlyPaths):
@@ -184,8 +197,9 @@ class _ReadonlyMount(steps.ReadonlyPaths):
 
 
 def process_steps(
-    process: dict, profile: dict | None, preserve_fds: int, start: list[steps.Step]
-) -> tuple[list[steps.Step], list[str]]:
+    process: dict, profile: dict | None, preserve_fds: int, start: list[steps.Step],
+    compile=seccomp.cached,
+) -> tuple[list[steps.Step], list[str]]:  # fmt: skip
     """The steps from root inside to the command; `create` and `exec` share them."""
     user = {"uid": 0, "gid": 0, **(process.get("user") or {})}
     sets, warnings = capabilities.parse(process.get("capabilities") or {}, strict=False)
@@ -209,7 +223,7 @@ def process_steps(
     plan.append(steps_process.FindProgram(process["args"], env))
     plan += start
     if profile:
-        program, flags = seccomp.cached(profile), seccomp.flags(profile)
+        program, flags = compile(profile), seccomp.flags(profile)
         drop = (
             sets
             if borrow and not sets["permitted"] & capabilities.mask(["CAP_SYS_ADMIN"])

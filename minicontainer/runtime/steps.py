@@ -25,10 +25,15 @@ class Context:
 
 
 class Step:
-    """Base of all steps. `where`: "parent" (before the fork) or "init" (the container's PID 1)."""
+    """Base of all steps. `where`: "parent" (before the fork) or "init" (the container's PID 1).
+
+    `fields`: what of the configuration it carries out, with all below; a namespace by its type, as
+    in "linux.namespaces[pid]", a mount by its number.
+    """
 
     name = ""
     where = "init"
+    fields: tuple[str, ...] = ()
     why = ""
     clause = ""
     lesson = ""
@@ -49,6 +54,7 @@ class Unshare(Step):
         self.kinds = list(kinds)
         self.where = where
         self.name = "unshare " + ",".join(self.kinds)
+        self.fields = tuple(f"linux.namespaces[{kind}]" for kind in self.kinds)
         isolates = "; ".join(namespaces.NAMESPACES[kind][2] for kind in self.kinds)
         self.why = f"own {isolates}"
         self.lesson = "04"
@@ -66,6 +72,7 @@ class Unshare(Step):
 
 class MapIds(Step):
     name = "map ids"
+    fields = ("linux.uidMappings", "linux.gidMappings")
     where = "parent"
     why = "you, outside, are root inside; every other id is nobody"
     clause = "config-linux.md#user-namespace-mappings"
@@ -115,6 +122,7 @@ class NewSession(Step):
 
 class Propagation(Step):
     name = "private mounts"
+    fields = ("linux.rootfsPropagation",)
     why = "a new mount namespace is a copy; without this, mounts made in it still reach the host"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -131,6 +139,7 @@ class Propagation(Step):
 
 class BindRoot(Step):
     name = "bind root"
+    fields = ("root.path",)
     why = "pivot_root wants a mount point: bind the directory onto itself"
     clause = "config.md#root"
     lesson = "03"
@@ -193,6 +202,7 @@ _DEVICE_LINKS = {
 
 class Devices(Step):
     name = "devices"
+    fields = ("linux.devices",)
     why = "the few that every program expects; no disk is among them"
     clause = "config-linux.md#default-devices"
     lesson = "03"
@@ -240,6 +250,7 @@ class Devices(Step):
 
 class PivotRoot(Step):
     name = "pivot_root"
+    fields = ("root.path",)
     why = "the root file system changes for good: the host's is unmounted from this namespace"
     clause = "config.md#root"
     lesson = "03"
@@ -267,6 +278,7 @@ class ReadonlyPaths(Step):
 
     def __init__(self, paths, name: str, why: str) -> None:
         self.paths = list(paths)
+        self.fields = ("root.readonly" if self.paths == ["/"] else "linux.readonlyPaths",)
         self.name = name
         self.why = why
 
@@ -286,6 +298,7 @@ class ReadonlyPaths(Step):
 
 class MaskedPaths(Step):
     name = "mask paths"
+    fields = ("linux.maskedPaths",)
     why = "files of /proc and /sys that tell about the host are covered"
     clause = "config-linux.md#masked-paths"
     lesson = "10"
@@ -309,6 +322,7 @@ class MaskedPaths(Step):
 
 class Hostname(Step):
     name = "hostname"
+    fields = ("hostname",)
     why = "a name of its own, in the new uts namespace"
     clause = "config.md#hostname"
     lesson = "04"
@@ -325,6 +339,7 @@ class Hostname(Step):
 
 class Loopback(Step):
     name = "loopback up"
+    fields = ("linux.namespaces[network]",)
     why = "127.0.0.1 is all the network that a new network namespace has, and it starts down"
     clause = "network_namespaces(7)"
     lesson = "09"
@@ -338,6 +353,7 @@ class Loopback(Step):
 
 class Identity(Step):
     name = "identity"
+    fields = ("process.user",)
     clause = "config.md#posix-platform-user"
     lesson = "05"
 
@@ -368,6 +384,7 @@ class Identity(Step):
 
 class BoundingSet(Step):
     name = "bounding set"
+    fields = ("process.capabilities.bounding",)
     why = "what is taken out here, no program can ever get back, setuid or not"
     clause = "config.md#linux-process"
     lesson = "10"
@@ -388,6 +405,7 @@ class BoundingSet(Step):
 
 class Capabilities(Step):
     name = "capabilities"
+    fields = tuple(f"process.capabilities.{kind}" for kind in capabilities.SETS[1:])
     clause = "config.md#linux-process"
     lesson = "10"
 
@@ -407,6 +425,7 @@ class Capabilities(Step):
 
 class NoNewPrivileges(Step):
     name = "no_new_privs"
+    fields = ("process.noNewPrivileges",)
     why = "exec of a setuid program gives nothing any more"
     clause = "config.md#linux-process"
     lesson = "10"
@@ -440,6 +459,7 @@ class DieWithParent(Step):
 
 class WorkingDirectory(Step):
     name = "working directory"
+    fields = ("process.cwd",)
     clause = "config.md#process"
     lesson = "02"
 
@@ -469,6 +489,7 @@ class CloseDescriptors(Step):
 
 class Exec(Step):
     name = "exec"
+    fields = ("process.args", "process.env")
     why = "init becomes the command: same process, PID 1 in there"
     clause = "runtime.md#start"
     lesson = "01"

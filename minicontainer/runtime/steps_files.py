@@ -14,6 +14,7 @@ from .steps import Devices, MaskedPaths, Mount, ReadonlyPaths, Step
 
 class ParentPrivate(Step):
     name = "private parent"
+    fields = ("root.path",)
     why = "pivot_root refuses a root below a shared mount, and nothing shall show outside"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -118,6 +119,7 @@ class OpenSources(Step):
 
     def __init__(self, bundle_mounts: list[BundleMount]) -> None:
         self.mounts = bundle_mounts
+        self.fields = tuple(field for one in bundle_mounts for field in one.fields)
 
     def calls(self):
         flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
@@ -226,6 +228,7 @@ class BundleDevices(Devices):
 
 class CreateContainerHooks(Step):
     name = "hooks before pivot_root"
+    fields = ("hooks.prestart", "hooks.createRuntime", "hooks.createContainer")
     why = "prestart and createRuntime outside, then createContainer in here"
     clause = "config.md#posix-platform-hooks"
     lesson = "12"
@@ -245,6 +248,7 @@ class CreateContainerHooks(Step):
 
 class MoveRoot(Step):
     name = "move root"
+    fields = ("root.path",)
     why = "--no-pivot, for a root in an initramfs: the host's root is covered, not unmounted"
     clause = "config.md#root"
     lesson = "03"
@@ -271,6 +275,7 @@ class MoveRoot(Step):
 
 class RootPropagation(Step):
     name = "root propagation"
+    fields = ("linux.rootfsPropagation",)
     why = "whether mounts made inside later are seen outside, and the other way round"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -287,6 +292,7 @@ class RootPropagation(Step):
 
 class Sysctl(Step):
     name = "sysctl"
+    fields = ("linux.sysctl",)
     why = "switches of the kernel that each namespace has for itself"
     clause = "config-linux.md#sysctl"
     lesson = "09"

@@ -15,6 +15,7 @@ from .steps import Step
 
 class CreateCgroup(Step):
     name = "create cgroup"
+    fields = ("linux.cgroupsPath",)
     where = "parent"
     why = "what the container uses is counted and limited here, and all of it is found here"
     clause = "config-linux.md#cgroups-path"
@@ -34,6 +35,7 @@ class CreateCgroup(Step):
 
 class EnterCgroup(Step):
     name = "enter cgroup"
+    fields = ("linux.cgroupsPath",)
     where = "stage"
     why = "before init is forked: what it is and starts is in the group from the beginning"
     clause = "config-linux.md#cgroups-path"
@@ -54,6 +56,7 @@ class EnterCgroup(Step):
 
 class LimitCgroup(Step):
     name = "cgroup limits"
+    fields = ("linux.resources",)
     where = "outside"
     why = "set when init is in the group, before it does anything"
     clause = "config-linux.md#control-groups"
@@ -73,6 +76,7 @@ class LimitCgroup(Step):
 
 class ResourceLimits(Step):
     name = "resource limits"
+    fields = ("process.rlimits",)
     where = "outside"
     why = "limits of each process, set from outside: there we may still raise them"
     clause = "config.md#posix-process"
@@ -83,7 +87,8 @@ class ResourceLimits(Step):
         self.names = [r["type"] for r in rlimits]
 
     def calls(self):
-        return [syscalls.prlimit.text("INIT", *limit) for limit in self.limits]
+        shown = [(name, *limit[1:]) for name, limit in zip(self.names, self.limits, strict=True)]
+        return [syscalls.prlimit.text("INIT", *limit) for limit in shown]
 
     def apply(self, context):
         for (number, soft, hard), name in zip(self.limits, self.names, strict=True):
@@ -100,6 +105,7 @@ class ResourceLimits(Step):
 
 class OomScore(Step):
     name = "oom_score_adj"
+    fields = ("process.oomScoreAdj",)
     where = "outside"
     why = "whom the kernel kills first when memory runs out"
     clause = "config.md#linux-process"
@@ -127,6 +133,7 @@ class OpenNamespaces(Step):
 
     def __init__(self, joined: dict[str, str]) -> None:
         self.joined = joined
+        self.fields = tuple(f"linux.namespaces[{kind}]" for kind in joined)
 
     def calls(self):
         return [f"open({path!r}, O_RDONLY|O_CLOEXEC)" for path in self.joined.values()]
@@ -149,6 +156,7 @@ class Join(Step):
         self.kinds = list(kinds)
         self.where = where
         self.name = "join " + ",".join(self.kinds)
+        self.fields = tuple(f"linux.namespaces[{kind}]" for kind in self.kinds)
         self.why = "namespaces that are there already, of another container or made by hand"
 
     def calls(self):
@@ -169,6 +177,7 @@ class Join(Step):
 
 class MapIdsFromOutside(Step):
     name = "map ids"
+    fields = ("linux.uidMappings", "linux.gidMappings")
     where = "stage"
     why = "which ids there are inside, and whose they are outside; our parent writes it"
     clause = "config-linux.md#user-namespace-mappings"
@@ -178,7 +187,7 @@ class MapIdsFromOutside(Step):
         self.uids, self.gids = uids, gids
 
     def calls(self):
-        return [f"write('/proc/STAGE/{name}_map', {maps!r})"
+        return [syscalls.write_file.text(f"/proc/STAGE/{name}_map", userns.map_text(maps))
                 for name, maps in (("gid", self.gids), ("uid", self.uids))]  # fmt: skip
 
     def apply(self, context):
@@ -218,6 +227,7 @@ def become_root_inside() -> None:
 
 class TimeOffsets(Step):
     name = "time offsets"
+    fields = ("linux.timeOffsets",)
     where = "stage"
     why = "before the first process is in the time namespace: later they are fixed"
     clause = "config-linux.md#offset-for-time-namespace"

@@ -48,6 +48,7 @@ class Undumpable(Step):
 
 class DomainName(Step):
     name = "domainname"
+    fields = ("domainname",)
     why = "the NIS domain's name, in the uts namespace"
     clause = "config.md#domainname"
     lesson = "04"
@@ -64,6 +65,7 @@ class DomainName(Step):
 
 class StdioOwner(Step):
     name = "stdio owner"
+    fields = ("process.user.uid", "process.terminal")
     why = "so that /dev/stdout can be opened again by the user; /dev/null stays as it is"
     clause = "fchown(2)"
     lesson = "10"
@@ -89,6 +91,7 @@ class StdioOwner(Step):
 
 class KeepCapabilities(Step):
     name = "keep capabilities"
+    fields = ("process.user.uid", "process.capabilities.permitted")
     why = "becoming an ordinary user would clear them all, also those it is to have"
     clause = "PR_SET_KEEPCAPS(2const)"
     lesson = "10"
@@ -112,6 +115,7 @@ class BundleIdentity(Identity):
 
 class BundleBoundingSet(Step):
     name = "bounding set"
+    fields = ("process.capabilities.bounding",)
     why = "what is taken out here, no program can ever get back, setuid or not"
     clause = "config.md#linux-process"
     lesson = "10"
@@ -121,8 +125,8 @@ class BundleBoundingSet(Step):
 
     def calls(self):
         return [
-            syscalls.prctl.text(syscalls.PR_CAPBSET_DROP, number)
-            for number in range(len(capabilities.NAMES)) if not self.keep >> number & 1
+            syscalls.prctl.text(syscalls.PR_CAPBSET_DROP, name)
+            for number, name in enumerate(capabilities.NAMES) if not self.keep >> number & 1
         ]  # fmt: skip
 
     def apply(self, context):
@@ -134,6 +138,7 @@ class BundleCapabilities(Step):
     """All sets. `borrow` keeps CAP_SYS_ADMIN until the filter is loaded: see `Filter`."""
 
     name = "capabilities"
+    fields = tuple(f"process.capabilities.{kind}" for kind in capabilities.SETS[1:])
     clause = "config.md#linux-process"
     lesson = "10"
 
@@ -151,7 +156,10 @@ class BundleCapabilities(Step):
             syscalls.capset.text(
                 effective | self.extra, permitted | self.extra, self.sets["inheritable"]
             )
-        ]
+        ] + [
+            syscalls.prctl.text(syscalls.PR_CAP_AMBIENT, "PR_CAP_AMBIENT_RAISE", name)
+            for number, name in enumerate(capabilities.NAMES) if self.sets["ambient"] >> number & 1
+        ]  # fmt: skip
 
     def apply(self, context):
         for text in capabilities.set_all(
@@ -165,6 +173,7 @@ class FindProgram(Exec):
     """Looks for the command without running it, so that `create` can say that it is not there."""
 
     name = "find command"
+    fields = ("process.args", "process.env")
     why = "an error at create is worth more than one at start"
     clause = "runtime.md#create"
 
@@ -210,6 +219,7 @@ class WaitForStart(Step):
 
 class StartContainerHooks(Step):
     name = "startContainer hooks"
+    fields = ("hooks.startContainer",)
     why = "in the container, as its process, before the command"
     clause = "config.md#posix-platform-hooks"
     lesson = "12"
@@ -254,6 +264,7 @@ class Filter(Step):
     """
 
     name = "seccomp"
+    fields = ("linux.seccomp",)
     why = "system calls that the command does not need are refused"
     clause = "config-linux.md#seccomp"
     lesson = "10"

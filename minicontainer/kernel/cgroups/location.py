@@ -25,6 +25,16 @@ def place(path: str, limits: dict | None = None, layout: Layout | None = None) -
     limits  the OCI `linux.resources` that it will get, if they are known
     Raises ValueError for a path that is none, CgroupError (EEXIST) when the group is in use.
     """
+    group = look(path, limits, layout)
+    for one in group.directories:
+        # It may be there, but what is in it would be killed with the container.
+        if one.path not in one.made and (one.processes() or len(one.groups()) > 1):
+            raise CgroupError(errno.EEXIST, f"the group {one.path} is in use", IN_USE)
+    return group
+
+
+def look(path: str, limits: dict | None = None, layout: Layout | None = None) -> Group:
+    """As `place`, but does not care whether somebody uses it: to be read, not to be made."""
     layout = layout or detect()
     below = "/".join(checked_path(path))
     group = Group([], layout)
@@ -33,9 +43,6 @@ def place(path: str, limits: dict | None = None, layout: Layout | None = None) -
         above = f"{point}/" if path.startswith("/") else f"{_writable_group(hierarchy)}/{PREFIX}"
         made = missing(above + below, point)
         one = _KINDS[hierarchy.version](point, above + below, hierarchy.controllers, made)
-        # It may be there, but what is in it would be killed with the container.
-        if one.path not in made and (one.processes() or len(one.groups()) > 1):
-            raise CgroupError(errno.EEXIST, f"the group {one.path} is in use", IN_USE)
         group.directories.append(one)
     return group
 
