@@ -12,7 +12,7 @@ import sys
 from . import __version__
 from .options import HELP, Option, UsageError, describe, parse, table
 from .runtime.errors import RUNTIME_FAILED, ContainerError
-from .runtime_commands import COMMANDS, MIXED
+from .runtime_commands import COMMANDS, MIXED, TRACE
 
 GLOBAL = [
     Option("--root", metavar="DIR", help="where the state of containers is kept"),
@@ -23,6 +23,7 @@ GLOBAL = [
            default="cgroupfs"),
     Option("--systemd-cgroup", help="not supported: use cgroupfs", default=False),
     Option("--rootless", metavar="VALUE", help="accepted; it is found out", default="auto"),
+    *TRACE,
     Option("--version", "-v", help="print the version", default=False),
     HELP,
 ]  # fmt: skip
@@ -119,6 +120,13 @@ def _dispatch(words: list[str]) -> int:
         return 0
     values["root"] = os.path.abspath(options["root"] or _root())
     values["own_cgroup"] = options["cgroup_manager"] == "cgroupfs"
+    if "trace" in values:  # of a command that starts something
+        for key in ("trace", "trace_file"):
+            values[key] = values[key] or options[key]
+        if values["trace"]:
+            from . import runtime_trace
+
+            return runtime_trace.run(rest[0], function, values, args, log)
     return function(values, args, log)
 
 

@@ -18,11 +18,15 @@ PID_FILE = Option("--pid-file", metavar="FILE", help="write the pid of the proce
 CONSOLE = Option("--console-socket", metavar="SOCKET", help="send the terminal's master there")
 PRESERVE = Option("--preserve-fds", metavar="N", help="pass descriptors 3 to N+2 on", default="0")
 DETACH = Option("--detach", "-d", help="do not wait for the end", default=False)
+TRACE = [
+    Option("--trace", metavar="text|json", help="show each step of the start with its times"),
+    Option("--trace-file", metavar="FILE", help="show them there, not on stderr"),
+]
 CREATE = [
     BUNDLE, Option("--config", "-f", metavar="FILE", help="instead of BUNDLE/config.json"),
     PID_FILE, CONSOLE, PRESERVE,
     Option("--no-pivot", help="for a root in an initramfs", default=False),
-    Option("--no-new-keyring", help="keep the caller's session keyring", default=False),
+    Option("--no-new-keyring", help="keep the caller's session keyring", default=False), *TRACE,
 ]  # fmt: skip
 RUN = [
     *CREATE,
@@ -39,7 +43,7 @@ EXEC = [
     Option("--user", "-u", metavar="UID[:GID]", help="numbers"),
     Option("--additional-gids", "-g", metavar="GID", help="again for more", default=[]),
     Option("--cap", "-c", metavar="CAP_NAME", help="a capability more", default=[]),
-    Option("--no-new-privs", help="setuid programs give nothing", default=False),
+    Option("--no-new-privs", help="setuid programs give nothing", default=False), *TRACE,
 ]  # fmt: skip
 UPDATE = [
     Option("--resources", "-r", metavar="FILE", help="linux.resources as JSON; - is stdin"),
@@ -255,7 +259,10 @@ def exec_(options: dict, args: list[str], log) -> int:
     def start(console) -> int:
         fd = console() if console and process.get("terminal") else console_fd
         pid_file = options["pid_file"] or ""
-        return execute.start(found, process, profile, preserved, fd, pid_file, log)
+        pid = execute.start(found, process, profile, preserved, fd, pid_file, log)
+        if "started" in options:  # see --trace
+            options["started"]()
+        return pid
 
     return foreground.execute(options, console_fd < 0, start)
 
@@ -348,7 +355,7 @@ JSON = Option("--json", help="for machines", default=False)
 COMMANDS = {
     "create": (create, CREATE, "ID", "make a container; nothing of it runs yet",
                "create --bundle ./web --pid-file web.pid web"),
-    "start": (start, [], "ID", "run a created container's command", "start web"),
+    "start": (start, TRACE, "ID", "run a created container's command", "start web"),
     "run": (run, RUN, "ID", "create, start, wait, delete", "run --bundle ./web web"),
     "state": (state, [], "ID", "the container's state, as JSON", "state web"),
     "kill": (kill, [Option("--all", "-a", help="all its processes", default=False)],

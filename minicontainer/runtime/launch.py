@@ -41,7 +41,7 @@ class Launch(Context):
 
     __slots__ = (
         "console_fd", "exec_fifo", "go_fd", "group", "hint", "namespaces", "opened", "pid",
-        "pidfd", "report_fd", "result_fifo", "setgroups", "state", "warnings",
+        "pidfd", "report_fd", "result_fifo", "setgroups", "state", "trace", "warnings",
     )  # fmt: skip
 
     def __init__(self, group, state: dict) -> None:
@@ -56,6 +56,7 @@ class Launch(Context):
         self.pid = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = -1
         self.report_fd = self.go_fd = -1  # open in the stage and in init only
+        self.trace = report.trace
 
     def warn(self, text: str) -> None:
         """Something that was asked for is not there; the container works without."""
@@ -87,6 +88,8 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
     before_pivot  called when the container is mounted, for hooks
     Raises ContainerError; then neither stage nor init are left. `context.pid` is our child.
     """
+    if context.trace:
+        context.trace.begin(plan)
     apply(plan, context, "parent")
     report_read, report_write = os.pipe()
     go_read, go_write = os.pipe()
@@ -105,6 +108,9 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
         for kind, *fields in _records(report_read):
             if kind == "warning":
                 context.warnings.append(fields[0])
+                continue
+            if context.trace and kind in ("call", "step"):
+                context.trace.add(kind, fields)
                 continue
             if kind == "error":
                 number, errno, text, advice = fields
@@ -135,6 +141,8 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
         os.close(report_read)
         os.close(go_write)
         _end(stage)
+    if context.trace:
+        context.trace.end()
 
 
 def apply(plan, context: Launch, where: str) -> None:
@@ -142,7 +150,14 @@ def apply(plan, context: Launch, where: str) -> None:
     for step in plan:
         if step.where == where:
             context.hint = ""
-            _try(plan, step, lambda step=step: step.apply(context), context)
+            _try(plan, step, lambda step=step: _do(plan, step, context), context)
+
+
+def _do(plan, step, context: Launch) -> None:
+    if context.trace:
+        context.trace.apply(step, plan.index(step) + 1, context)
+    else:
+        step.apply(context)
 
 
 def _try(plan, step, action, context: Launch) -> None:
@@ -191,18 +206,22 @@ def _stage(plan, context: Launch) -> None:
         sys.path.clear()
         sys.meta_path.clear()
         _reset_signals()
-        for number, step in enumerate(plan, 1):  # noqa: B007 (errors tell it)
+        for number, step in enumerate(plan, 1):
             if step.where not in ("stage", "init"):
                 continue
             if step.name == "fork":
+                if context.trace:
+                    context.trace.start(number)
                 pid = syscalls.fork_sibling()
                 if pid:
+                    if context.trace:
+                        context.trace.done(context)
                     os.write(context.report_fd, report.encode("pid", pid))
                     os._exit(0)
                 context.state["pid"] = int(context.answer())
                 continue
             context.hint = ""
-            step.apply(context)
+            _do(plan, step, context)
     except ContainerError as error:
         _report(context, number, 0, error.message, error.hint)
     except OSError as error:

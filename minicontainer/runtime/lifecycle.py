@@ -145,13 +145,20 @@ def start(state: State, log) -> None:
     finally:
         for fd in opened:
             os.close(fd)
+    trace = report.trace
+    if trace and not trace.plan:
+        trace.begin(_plan_again(state))
     for kind, *fields in records:
         if kind == "warning":
             log(fields[0])
+        if kind in ("call", "step") and trace:  # init tells when it was created with a trace
+            trace.add(kind, fields)
         if kind == "error":
             step, errno_text, text, advice = fields
             _await_end(state)
             raise failure(_plan_again(state), int(step), int(errno_text), text, advice)
+    if trace:
+        trace.end()
     for problem in hooks.failures(state.record["hooks"], "poststart", state.public()):
         log(problem)
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from .tracing import Trace
+
 _FIELD, _RECORD = "\x1f", "\x1e"
+
+# Set while somebody wants to know each step.
+trace: Trace | None = None
 
 
 def encode(*fields) -> bytes:
