@@ -349,8 +349,27 @@ def explain(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def gc(options: dict, args: list[str], log) -> int:
+    from . import runtime_gc
+
+    if args:
+        raise UsageError(f"gc takes no other words, not {args[0]!r}")
+    if not options["grace"].isdecimal():
+        raise UsageError(f"--grace {options['grace']}: a number of seconds")
+    collector = runtime_gc.Collector(
+        options["root"], options["stopped"], int(options["grace"]), options["dry_run"], log
+    )
+    return runtime_gc.report(collector, options["json"])
+
+
 FORMAT = Option("--format", "-f", metavar="table|json", help="of the output", default="table")
 JSON = Option("--json", help="for machines", default=False)
+GC = [
+    JSON, Option("--dry-run", "-n", help="say it, do not do it", default=False),
+    Option("--stopped", help="stopped containers, too", default=False),
+    Option("--grace", metavar="SECONDS", default="60",
+           help="leave groups alone that are younger: another root's `create` may be at it"),
+]  # fmt: skip
 # Name -> (function, options, the other words, what it does, an example)
 COMMANDS = {
     "create": (create, CREATE, "ID", "make a container; nothing of it runs yet",
@@ -375,6 +394,8 @@ COMMANDS = {
     "explain": (explain, [JSON, Option("--bundle", "-b", metavar="DIR", help="its config.json")],
                 "[CONFIG.json]", "what becomes of each field of a configuration, without doing it",
                 "explain --bundle ./web"),
+    "gc": (gc, GC, "", "remove what killed runtimes left; no container that is whole",
+           "gc --dry-run"),
     "features": (features, [], "", "what this runtime can do, as JSON", "features"),
     "spec": (spec, [BUNDLE, Option("--rootless", help="for no root", default=False)], "",
              "write a config.json to start from", "spec --bundle ./web"),

@@ -74,6 +74,28 @@ def _wanted(layout: Layout, controllers: set[str]) -> list[Hierarchy]:
     return v1 + v2 if lacking & offered or not v1 else v1
 
 
+def ours(layout: Layout | None = None) -> dict[str, Group]:
+    """Name -> group, for the groups of relative paths that are there, whoever made them.
+
+    Not those of workbenches (`lab`), which look after their own.
+    """
+    found: dict[str, Group] = {}
+    for hierarchy in (layout or detect()).hierarchies:
+        above = _writable_group(hierarchy)
+        try:
+            names = sorted(os.listdir(above))
+        except OSError:
+            continue  # not ours to read
+        for name in names:
+            path = f"{above}/{name}"
+            if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}workbench-"):
+                one = _KINDS[hierarchy.version](
+                    hierarchy.mount_point, path, hierarchy.controllers, [path]
+                )
+                found.setdefault(name, Group([])).directories.append(one)
+    return found
+
+
 def _writable_group(hierarchy: Hierarchy) -> str:
     """The group where we may make groups: the topmost; else next to our own, else below it.
 
