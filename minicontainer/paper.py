@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 
 
 class Paper:
@@ -59,20 +60,21 @@ class Paper:
             lines[-1] += word
         return [line.rstrip() for line in lines]
 
-    def table(self, rows: list[tuple[str, ...]], indent: str = "  ") -> None:
-        """Aligned columns; the last one is wrapped."""
+    def table(self, rows: Sequence[tuple[str, ...]], indent: str = "  ") -> None:
+        """Aligned columns, each wrapped; the last one takes what the others leave."""
         if not rows:
             return
-        widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
+        most = (self.width - len(indent)) // len(rows[0]) - 2
+        widths = [min(most, max(len(row[n]) for row in rows)) for n in range(len(rows[0]) - 1)]
+        widths.append(self.width - len(indent) - sum(width + 2 for width in widths))
         for row in rows:
-            start = indent + "".join(
-                f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False)
-            )
-            room = max(20, self.width - len(start))
-            first, *others = self._wrap(row[-1], room)
-            self.line(start + first)
-            for other in others:
-                self.line(" " * len(start) + other)
+            cells = [self._wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+            for n in range(max(map(len, cells))):
+                parts = [cell[n] if n < len(cell) else "" for cell in cells]
+                line = "  ".join(
+                    f"{part:<{width}}" for part, width in zip(parts, widths, strict=True)
+                )
+                self.line(indent + line)
 
 
 def compact(value, room: int) -> str:

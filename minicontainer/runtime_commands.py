@@ -349,6 +349,15 @@ def explain(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def diff(options: dict, args: list[str], log) -> int:
+    from . import runtime_diff
+
+    if len(args) != 2:
+        raise UsageError(f"diff needs two: ids, host, or pid:NUMBER, not {len(args)} words")
+    runtime_diff.report(options["root"], args[0], args[1], options["json"])
+    return 0
+
+
 def gc(options: dict, args: list[str], log) -> int:
     from . import runtime_gc
 
@@ -394,6 +403,8 @@ COMMANDS = {
     "explain": (explain, [JSON, Option("--bundle", "-b", metavar="DIR", help="its config.json")],
                 "[CONFIG.json]", "what becomes of each field of a configuration, without doing it",
                 "explain --bundle ./web"),
+    "diff": (diff, [JSON], "A B",
+             "what is different for two containers; also host, and pid:NUMBER", "diff web host"),
     "gc": (gc, GC, "", "remove what killed runtimes left; no container that is whole",
            "gc --dry-run"),
     "features": (features, [], "", "what this runtime can do, as JSON", "features"),
