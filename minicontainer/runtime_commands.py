@@ -43,7 +43,11 @@ EXEC = [
     Option("--user", "-u", metavar="UID[:GID]", help="numbers"),
     Option("--additional-gids", "-g", metavar="GID", help="again for more", default=[]),
     Option("--cap", "-c", metavar="CAP_NAME", help="a capability more", default=[]),
-    Option("--no-new-privs", help="setuid programs give nothing", default=False), *TRACE,
+    Option("--no-new-privs", help="setuid programs give nothing", default=False),
+    Option("--cgroup", metavar="PATH", help="of a group below the container's; NAMES:PATH for some",
+           default=""),
+    Option("--ignore-paused", help="also in a paused container; waits for resume", default=False),
+    *TRACE,
 ]  # fmt: skip
 UPDATE = [
     Option("--resources", "-r", metavar="FILE", help="linux.resources as JSON; - is stdin"),
@@ -57,6 +61,11 @@ def _only_id(args: list[str]) -> str:
     if len(args) != 1:
         raise UsageError(f"exactly one container id is needed, not {len(args)} words")
     return args[0]
+
+
+def _no_words(verb: str, args: list[str]) -> None:
+    if args:
+        raise UsageError(f"{verb} takes no other words, not {args[0]!r}")
 
 
 def _preserved(text: str) -> int:
@@ -142,11 +151,17 @@ def kill(options: dict, args: list[str], log) -> int:
 
 
 def _signal_number(word: str) -> int:
-    name = "SIG" + word.upper().removeprefix("SIG")
-    number = int(word) if word.isdecimal() else getattr(signal, name, 0)
-    if not name[3:].isalnum() or not 0 < int(number) < 65:
+    name, sign, rest = word.upper().removeprefix("SIG").partition("-" if "-" in word else "+")
+    number = getattr(signal, f"SIG{name}", 0) if name.isalnum() else 0
+    if word.isdecimal():
+        number = int(word)
+    elif sign:  # RTMIN+3 ends systemd as a container's init, systemd(1)
+        known = name in ("RTMIN", "RTMAX") and rest.isdecimal()
+        number = number + int(sign + rest) if known else 0
+        number = number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
+    if not 0 < number < 65:
         raise UsageError(f"unknown signal {word!r}: like KILL, SIGTERM or 9; kill -l lists them")
-    return int(number)
+    return number
 
 
 def delete(options: dict, args: list[str], log) -> int:
@@ -163,10 +178,17 @@ def delete(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def _as_json(options: dict) -> bool:
+    if options["format"] not in ("table", "json"):
+        raise UsageError(f"--format {options['format']}: either table or json")
+    return options["format"] == "json"
+
+
 def list_(options: dict, args: list[str], log) -> int:
     from .runtime import jsonfile, state
 
-    found = []
+    _no_words("list", args)
+    as_json, found = _as_json(options), []
     for name in state.names(options["root"]):
         try:
             found.append(state.load(options["root"], name).public())
@@ -174,7 +196,7 @@ def list_(options: dict, args: list[str], log) -> int:
             continue  # deleted meanwhile
     if options["quiet"]:
         print("".join(f"{one['id']}\n" for one in found), end="")
-    elif options["format"] == "json":
+    elif as_json:
         print(jsonfile.dumps(found))
     else:
         rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
@@ -198,9 +220,10 @@ def _group(options: dict, args: list[str]):
 def ps(options: dict, args: list[str], log) -> int:
     from .runtime import jsonfile
 
+    as_json = _as_json(options)
     group = _group(options, args[:1])
     pids = group.processes()
-    if options["format"] == "json":
+    if as_json:
         print(jsonfile.dumps(pids))
         return 0
     # ps(1) knows best how to show them; the words after the id are its options
@@ -259,7 +282,10 @@ def exec_(options: dict, args: list[str], log) -> int:
     def start(console) -> int:
         fd = console() if console and process.get("terminal") else console_fd
         pid_file = options["pid_file"] or ""
-        pid = execute.start(found, process, profile, preserved, fd, pid_file, log)
+        pid = execute.start(
+            found, process, profile, preserved, fd, pid_file, log, options["cgroup"],
+            options["ignore_paused"],
+        )  # fmt: skip
         if "started" in options:  # see --trace
             options["started"]()
         return pid
@@ -320,6 +346,7 @@ def features(options: dict, args: list[str], log) -> int:
 
     from .runtime import features as told
 
+    _no_words("features", args)
     print(json.dumps(told.features(__version__), indent=4))
     return 0
 
@@ -329,6 +356,7 @@ def spec(options: dict, args: list[str], log) -> int:
 
     from .runtime import features as told
 
+    _no_words("spec", args)
     path = f"{options['bundle']}/config.json"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -361,8 +389,7 @@ def diff(options: dict, args: list[str], log) -> int:
 def gc(options: dict, args: list[str], log) -> int:
     from . import runtime_gc
 
-    if args:
-        raise UsageError(f"gc takes no other words, not {args[0]!r}")
+    _no_words("gc", args)
     if not options["grace"].isdecimal():
         raise UsageError(f"--grace {options['grace']}: a number of seconds")
     collector = runtime_gc.Collector(
