@@ -34,19 +34,28 @@ class Option:
 HELP = Option("--help", "-h", help="show this and exit", default=False)
 
 
-def parse(argv: list[str], options: list[Option]) -> tuple[dict, list[str]]:
+def parse(
+    argv: list[str], options: list[Option], mixed: bool = False
+) -> tuple[dict, list[str]]:  # fmt: skip
     """Split argv into option values and the rest, which begins at the first word that is no option.
 
     Accepts `--name value`, `--name=value`, `-n value`, and `--`. Raises UsageError.
+    mixed: options may come after other words, too.
     """
     known = {flag: option for option in options for flag in option.flags}
     values: dict = {
         option.key: list(option.default) if isinstance(option.default, list) else option.default
         for option in options
     }
-    words = list(argv)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
+    words, others = list(argv), []
+    while words:
+        word = words[0]
+        if not word.startswith("-") or word == "-":
+            if not mixed:
+                break
+            others.append(words.pop(0))
+            continue
+        words.pop(0)
         if word == "--":
             break
         flag, equals, value = word.partition("=")
@@ -68,7 +77,7 @@ def parse(argv: list[str], options: list[Option]) -> tuple[dict, list[str]]:
                 values[option.key].append(value)
             else:
                 values[option.key] = value
-    return values, words
+    return values, others + words
 
 
 def _similar(word: str, known) -> str:

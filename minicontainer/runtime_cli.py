@@ -12,7 +12,7 @@ import sys
 from . import __version__
 from .options import HELP, Option, UsageError, describe, parse, table
 from .runtime.errors import RUNTIME_FAILED, ContainerError
-from .runtime_commands import COMMANDS
+from .runtime_commands import COMMANDS, MIXED, TRACE
 
 GLOBAL = [
     Option("--root", metavar="DIR", help="where the state of containers is kept"),
@@ -23,6 +23,7 @@ GLOBAL = [
            default="cgroupfs"),
     Option("--systemd-cgroup", help="not supported: use cgroupfs", default=False),
     Option("--rootless", metavar="VALUE", help="accepted; it is found out", default="auto"),
+    *TRACE,
     Option("--version", "-v", help="print the version", default=False),
     HELP,
 ]  # fmt: skip
@@ -110,11 +111,12 @@ def _dispatch(words: list[str], own_process: bool) -> int:
         from .options import _similar
 
         raise UsageError(f"unknown command {rest[0]!r}{_similar(rest[0], COMMANDS)}")
-    function, known, usage, _ = COMMANDS[rest[0]]
-    values, args = parse(rest[1:], [*known, HELP])
+    function, known, usage, does, example = COMMANDS[rest[0]]
+    values, args = parse(rest[1:], [*known, HELP], mixed=rest[0] in MIXED)
     if values["help"]:
         text = describe([*known, HELP])
-        print(f"usage: minicontainer-runtime {rest[0]} [OPTIONS] {usage}\n\n{text}")
+        print(f"usage: minicontainer-runtime {rest[0]} [OPTIONS] {usage}".rstrip())
+        print(f"\n{does}\n\n{text}\n\nexample:\n  minicontainer-runtime {example}")
         return 0
     if own_process and rest[0] in ("create", "run", "exec"):
         from . import sealed
@@ -123,6 +125,13 @@ def _dispatch(words: list[str], own_process: bool) -> int:
         sealed.ensure("-I", "-S", f"{directory}/runtime_main.py", *words)
     values["root"] = os.path.abspath(options["root"] or _root())
     values["own_cgroup"] = options["cgroup_manager"] == "cgroupfs"
+    if "trace" in values:  # of a command that starts something
+        for key in ("trace", "trace_file"):
+            values[key] = values[key] or options[key]
+        if values["trace"]:
+            from . import runtime_trace
+
+            return runtime_trace.run(rest[0], function, values, args, log)
     return function(values, args, log)
 
 
@@ -133,7 +142,7 @@ def _root() -> str:
 
 
 def _usage() -> str:
-    rows = [(f"{name} {usage}".rstrip(), text) for name, (_, _, usage, text) in COMMANDS.items()]
+    rows = [(f"{name} {usage}".rstrip(), text) for name, (_, _, usage, text, _) in COMMANDS.items()]
     return (
         "usage: minicontainer-runtime [GLOBAL OPTIONS] COMMAND …\n\n"
         "An OCI container runtime that you can read, in runc's words.\n\n"

@@ -18,11 +18,15 @@ PID_FILE = Option("--pid-file", metavar="FILE", help="write the pid of the proce
 CONSOLE = Option("--console-socket", metavar="SOCKET", help="send the terminal's master there")
 PRESERVE = Option("--preserve-fds", metavar="N", help="pass descriptors 3 to N+2 on", default="0")
 DETACH = Option("--detach", "-d", help="do not wait for the end", default=False)
+TRACE = [
+    Option("--trace", metavar="text|json", help="show each step of the start with its times"),
+    Option("--trace-file", metavar="FILE", help="show them there, not on stderr"),
+]
 CREATE = [
     BUNDLE, Option("--config", "-f", metavar="FILE", help="instead of BUNDLE/config.json"),
     PID_FILE, CONSOLE, PRESERVE,
     Option("--no-pivot", help="for a root in an initramfs", default=False),
-    Option("--no-new-keyring", help="keep the caller's session keyring", default=False),
+    Option("--no-new-keyring", help="keep the caller's session keyring", default=False), *TRACE,
 ]  # fmt: skip
 RUN = [
     *CREATE,
@@ -40,6 +44,10 @@ EXEC = [
     Option("--additional-gids", "-g", metavar="GID", help="again for more", default=[]),
     Option("--cap", "-c", metavar="CAP_NAME", help="a capability more", default=[]),
     Option("--no-new-privs", help="setuid programs give nothing", default=False),
+    Option("--cgroup", metavar="PATH", help="of a group below the container's; NAMES:PATH for some",
+           default=""),
+    Option("--ignore-paused", help="also in a paused container; waits for resume", default=False),
+    *TRACE,
 ]  # fmt: skip
 UPDATE = [
     Option("--resources", "-r", metavar="FILE", help="linux.resources as JSON; - is stdin"),
@@ -53,6 +61,11 @@ def _only_id(args: list[str]) -> str:
     if len(args) != 1:
         raise UsageError(f"exactly one container id is needed, not {len(args)} words")
     return args[0]
+
+
+def _no_words(verb: str, args: list[str]) -> None:
+    if args:
+        raise UsageError(f"{verb} takes no other words, not {args[0]!r}")
 
 
 def _preserved(text: str) -> int:
@@ -139,11 +152,17 @@ def kill(options: dict, args: list[str], log) -> int:
 
 
 def _signal_number(word: str) -> int:
-    name = "SIG" + word.upper().removeprefix("SIG")
-    number = int(word) if word.isdecimal() else getattr(signal, name, 0)
-    if not name[3:].isalnum() or not 0 < int(number) < 65:
+    name, sign, rest = word.upper().removeprefix("SIG").partition("-" if "-" in word else "+")
+    number = getattr(signal, f"SIG{name}", 0) if name.isalnum() else 0
+    if word.isdecimal():
+        number = int(word)
+    elif sign:  # RTMIN+3 ends systemd as a container's init, systemd(1)
+        known = name in ("RTMIN", "RTMAX") and rest.isdecimal()
+        number = number + int(sign + rest) if known else 0
+        number = number if signal.SIGRTMIN <= number <= signal.SIGRTMAX else 0
+    if not 0 < number < 65:
         raise UsageError(f"unknown signal {word!r}: like KILL, SIGTERM or 9; kill -l lists them")
-    return int(number)
+    return number
 
 
 def delete(options: dict, args: list[str], log) -> int:
@@ -160,10 +179,17 @@ def delete(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def _as_json(options: dict) -> bool:
+    if options["format"] not in ("table", "json"):
+        raise UsageError(f"--format {options['format']}: either table or json")
+    return options["format"] == "json"
+
+
 def list_(options: dict, args: list[str], log) -> int:
     from .runtime import jsonfile, state
 
-    found = []
+    _no_words("list", args)
+    as_json, found = _as_json(options), []
     for name in state.names(options["root"]):
         try:
             found.append(state.load(options["root"], name).public())
@@ -172,7 +198,7 @@ def list_(options: dict, args: list[str], log) -> int:
                 log(str(error))
     if options["quiet"]:
         print("".join(f"{one['id']}\n" for one in found), end="")
-    elif options["format"] == "json":
+    elif as_json:
         print(jsonfile.dumps(found))
     else:
         rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
@@ -196,9 +222,10 @@ def _group(options: dict, args: list[str]):
 def ps(options: dict, args: list[str], log) -> int:
     from .runtime import jsonfile
 
+    as_json = _as_json(options)
     group = _group(options, args[:1])
     pids = group.processes()
-    if options["format"] == "json":
+    if as_json:
         print(jsonfile.dumps(pids))
         return 0
     # ps(1) knows best how to show them; the words after the id are its options
@@ -257,7 +284,13 @@ def exec_(options: dict, args: list[str], log) -> int:
     def start(console) -> int:
         fd = console() if console and process.get("terminal") else console_fd
         pid_file = options["pid_file"] or ""
-        return execute.start(found, process, profile, preserved, fd, pid_file, log)
+        pid = execute.start(
+            found, process, profile, preserved, fd, pid_file, log, options["cgroup"],
+            options["ignore_paused"],
+        )  # fmt: skip
+        if "started" in options:  # see --trace
+            options["started"]()
+        return pid
 
     found.stand_by()
     return foreground.execute(options, console_fd < 0, start)
@@ -316,6 +349,7 @@ def features(options: dict, args: list[str], log) -> int:
 
     from .runtime import features as told
 
+    _no_words("features", args)
     print(json.dumps(told.features(__version__), indent=4))
     return 0
 
@@ -325,6 +359,7 @@ def spec(options: dict, args: list[str], log) -> int:
 
     from .runtime import features as told
 
+    _no_words("spec", args)
     path = f"{options['bundle']}/config.json"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -335,24 +370,76 @@ def spec(options: dict, args: list[str], log) -> int:
     return 0
 
 
+def explain(options: dict, args: list[str], log) -> int:
+    from . import runtime_explain
+
+    if len(args) > 1:
+        raise UsageError(f"explain one CONFIG.json, not {len(args)} words")
+    path, directory = runtime_explain.config_of(args, options["bundle"])
+    runtime_explain.report(path, directory, options["own_cgroup"], options["json"])
+    return 0
+
+
+def diff(options: dict, args: list[str], log) -> int:
+    from . import runtime_diff
+
+    if len(args) != 2:
+        raise UsageError(f"diff needs two: ids, host, or pid:NUMBER, not {len(args)} words")
+    runtime_diff.report(options["root"], args[0], args[1], options["json"])
+    return 0
+
+
+def gc(options: dict, args: list[str], log) -> int:
+    from . import runtime_gc
+
+    _no_words("gc", args)
+    if not options["grace"].isdecimal():
+        raise UsageError(f"--grace {options['grace']}: a number of seconds")
+    collector = runtime_gc.Collector(
+        options["root"], options["stopped"], int(options["grace"]), options["dry_run"], log
+    )
+    return runtime_gc.report(collector, options["json"])
+
+
 FORMAT = Option("--format", "-f", metavar="table|json", help="of the output", default="table")
+JSON = Option("--json", help="for machines", default=False)
+GC = [
+    JSON, Option("--dry-run", "-n", help="say it, do not do it", default=False),
+    Option("--stopped", help="stopped containers, too", default=False),
+    Option("--grace", metavar="SECONDS", default="60",
+           help="leave groups alone that are younger: another root's `create` may be at it"),
+]  # fmt: skip
+# Name -> (function, options, the other words, what it does, an example)
 COMMANDS = {
-    "create": (create, CREATE, "ID", "make a container; nothing of it runs yet"),
-    "start": (start, [], "ID", "run a created container's command"),
-    "run": (run, RUN, "ID", "create, start, wait, delete"),
-    "state": (state, [], "ID", "the container's state, as JSON"),
+    "create": (create, CREATE, "ID", "make a container; nothing of it runs yet",
+               "create --bundle ./web --pid-file web.pid web"),
+    "start": (start, TRACE, "ID", "run a created container's command", "start web"),
+    "run": (run, RUN, "ID", "create, start, wait, delete", "run --bundle ./web web"),
+    "state": (state, [], "ID", "the container's state, as JSON", "state web"),
     "kill": (kill, [Option("--all", "-a", help="all its processes", default=False)],
-             "ID [SIGNAL]", "send a signal, SIGTERM unless named"),
+             "ID [SIGNAL]", "send a signal, SIGTERM unless named", "kill web SIGKILL"),
     "delete": (delete, [Option("--force", "-f", help="also a running one", default=False)],
-               "ID", "undo create"),
+               "ID", "undo create", "delete --force web"),
     "list": (list_, [FORMAT, Option("--quiet", "-q", help="ids only", default=False)], "",
-             "the containers of this root directory"),
-    "ps": (ps, [FORMAT], "ID [OPTIONS OF ps(1)]", "the container's processes"),
-    "pause": (pause, [], "ID", "freeze all processes"),
-    "resume": (resume, [], "ID", "let them go on"),
-    "exec": (exec_, EXEC, "ID COMMAND [ARG...]", "run one more process in a container"),
-    "update": (update, UPDATE, "ID", "change limits while it runs"),
-    "features": (features, [], "", "what this runtime can do, as JSON"),
+             "the containers of this root directory", "list --format json"),
+    "ps": (ps, [FORMAT], "ID [OPTIONS OF ps(1)]", "the container's processes",
+           "ps web -o pid,args"),
+    "pause": (pause, [], "ID", "freeze all processes", "pause web"),
+    "resume": (resume, [], "ID", "let them go on", "resume web"),
+    "exec": (exec_, EXEC, "ID COMMAND [ARG...]", "run one more process in a container",
+             "exec --user 1000:1000 --env TERM=xterm web sh -c id"),
+    "update": (update, UPDATE, "ID", "change limits while it runs",
+               "update --memory 67108864 --pids-limit 100 web"),
+    "explain": (explain, [JSON, Option("--bundle", "-b", metavar="DIR", help="its config.json")],
+                "[CONFIG.json]", "what becomes of each field of a configuration, without doing it",
+                "explain --bundle ./web"),
+    "diff": (diff, [JSON], "A B",
+             "what is different for two containers; also host, and pid:NUMBER", "diff web host"),
+    "gc": (gc, GC, "", "remove what killed runtimes left; no container that is whole",
+           "gc --dry-run"),
+    "features": (features, [], "", "what this runtime can do, as JSON", "features"),
     "spec": (spec, [BUNDLE, Option("--rootless", help="for no root", default=False)], "",
-             "write a config.json to start from"),
+             "write a config.json to start from", "spec --bundle ./web"),
 }  # fmt: skip
+# Of these, options may also follow the other words
+MIXED = ("explain", "diff", "gc")

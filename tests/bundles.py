@@ -22,6 +22,15 @@ RUNTIME = str(REPOSITORY / "minicontainer" / "minicontainer-runtime")
 FOREVER = ["sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"]
 
 
+class Process(subprocess.Popen):
+    """As a context: a test that fails meanwhile kills it, instead of waiting for ever."""
+
+    def __exit__(self, kind, *rest) -> None:
+        if kind:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
 class Bundle:
     """A directory with config.json and a busybox root; ids are its own, so that tests can overlap.
 
@@ -57,9 +66,9 @@ class Bundle:
     def write(self) -> None:
         (self.directory / "config.json").write_text(json.dumps(self.config))
 
-    def popen(self, *words: str, **kwargs) -> subprocess.Popen:
+    def popen(self, *words: str, **kwargs) -> Process:
         self.write()
-        return subprocess.Popen([*self.command, *words], cwd=self.directory, **kwargs)
+        return Process([*self.command, *words], cwd=self.directory, **kwargs)
 
     def call(self, *words: str, check: bool = True, **kwargs) -> subprocess.CompletedProcess:
         """Run the runtime with these words; its output must not be a pipe for `create`."""

@@ -72,6 +72,13 @@ def put(value: dict, path: str, new) -> dict:
         ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt: not supported"),
         ("linux.personality", {"domain": "LINUX32"}, "linux.personality: not supported"),
         ("linux.maskedPaths", ["proc"], "linux.maskedPaths[0]"),
+        ("linux.seccomp", {}, "linux.seccomp.defaultAction: is required"),
+        ("linux.seccomp", {"defaultAction": "x", "architectures": 7},
+         "linux.seccomp.architectures: a list"),
+        ("linux.seccomp", {"defaultAction": "x", "syscalls": [{"names": "read", "action": "x"}]},
+         "linux.seccomp.syscalls[0].names: a list"),
+        ("linux.seccomp", {"defaultAction": "x", "listenerPath": "/run/agent"},
+         "linux.seccomp.listenerPath: not supported"),
     ],
 )  # fmt: skip
 def test_wrong_fields_are_named(path, value, says):

@@ -82,7 +82,7 @@ def cached(profile: dict, directory: str | None = None) -> bytes:
 
     The cache is a convenience: one that cannot be written, or that is not ours alone, is not used.
     """
-    directory = directory or _run_directory()
+    directory = directory or run_directory()
     key = _sha256(_canonical(profile) + _compiler_version())
     path = f"{directory}/{key.hex()}.bpf"
     program = _read(directory, path, key)
@@ -92,7 +92,8 @@ def cached(profile: dict, directory: str | None = None) -> bytes:
     return program
 
 
-def _run_directory() -> str:
+def run_directory() -> str:
+    """Where compiled filters are kept."""
     if os.geteuid() == 0:
         return "/run/minicontainer/seccomp"
     # Without one: /proc cannot be written, so nothing is kept.

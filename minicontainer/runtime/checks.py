@@ -58,53 +58,64 @@ def one_of(*words: str):
     return check
 
 
-def items(check_one, least: int = 0):
-    def check(value, name: str) -> None:
+# The four below are classes, so that `explain` can ask them for their parts.
+
+
+class items:
+    """A list, each member of which passes `one`."""
+
+    def __init__(self, one, least: int = 0) -> None:
+        self.one, self.least = one, least
+
+    def __call__(self, value, name: str) -> None:
         if not isinstance(value, list):
             raise wrong(name, "a list", value)
-        if len(value) < least:
-            raise ValueError(f"{name}: at least {least} is needed")
+        if len(value) < self.least:
+            raise ValueError(f"{name}: at least {self.least} is needed")
         for n, one in enumerate(value):
-            check_one(one, f"{name}[{n}]")
-
-    return check
+            self.one(one, f"{name}[{n}]")
 
 
-def mapping(check_one):
-    def check(value, name: str) -> None:
+class mapping:
+    """An object with any keys, each value of which passes `one`."""
+
+    def __init__(self, one) -> None:
+        self.one = one
+
+    def __call__(self, value, name: str) -> None:
         if not isinstance(value, dict):
             raise wrong(name, "an object", value)
         for key, one in value.items():
             text(key, f"{name} (a key)")
-            check_one(one, f"{name}.{key}")
-
-    return check
+            self.one(one, f"{name}.{key}")
 
 
-def fields(required: tuple[str, ...] = (), **known):
-    """An object. Members that are null are taken out."""
+class fields:
+    """An object with the members `known`. Those that are null are taken out."""
 
-    def check(value, name: str) -> None:
+    def __init__(self, required: tuple[str, ...] = (), **known) -> None:
+        self.required, self.known = required, known
+
+    def __call__(self, value, name: str) -> None:
         if not isinstance(value, dict):
             raise wrong(name, "an object", value)
         for key in [key for key, one in value.items() if one is None]:
             del value[key]
         prefix = f"{name}." if name else ""
-        for key in required:
+        for key in self.required:
             if key not in value:
                 raise ValueError(f"{prefix}{key}: is required")
         for key, one in value.items():
-            if key in known:
-                known[key](one, prefix + key)
-
-    return check
+            if key in self.known:
+                self.known[key](one, prefix + key)
 
 
-def refused(why: str):
+class refused:
     """A field that the spec has and this runtime has not: never ignored in silence."""
 
-    def check(value, name: str) -> None:
-        if value not in ("", [], {}):
-            raise ValueError(f"{name}: not supported: {why}")
+    def __init__(self, why: str) -> None:
+        self.why = why
 
-    return check
+    def __call__(self, value, name: str) -> None:
+        if value not in ("", [], {}):
+            raise ValueError(f"{name}: not supported: {self.why}")

@@ -40,6 +40,10 @@ PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "u
                "runbindable", "")  # fmt: skip
 
 
+def below(value, name: str) -> None:
+    """A member that the kernel's floor checks, when it is used."""
+
+
 def _variable(value, name: str) -> None:
     text(value, name)
     if "=" not in value[1:]:
@@ -53,11 +57,15 @@ def _mount_options(value, name: str) -> None:
             raise ValueError(f"{name}: {word!r} is not supported: map ids for the whole container")
 
 
-def _limits(value, name: str) -> None:
-    fields(("type", "soft", "hard"), type=one_of(*RLIMITS), soft=number(0, 2**64 - 1),
-           hard=number(0, 2**64 - 1))(value, name)  # fmt: skip
-    if value["soft"] > value["hard"]:
-        raise ValueError(f"{name}.soft: {value['soft']} is more than the hard limit")
+class _limit(fields):
+    def __call__(self, value, name: str) -> None:
+        super().__call__(value, name)
+        if value["soft"] > value["hard"]:
+            raise ValueError(f"{name}.soft: {value['soft']} is more than the hard limit")
+
+
+_RLIMIT = _limit(("type", "soft", "hard"), type=one_of(*RLIMITS), soft=number(0, 2**64 - 1),
+                 hard=number(0, 2**64 - 1))  # fmt: skip
 
 
 PROCESS = fields(
@@ -66,7 +74,7 @@ PROCESS = fields(
                                          width=number(0, 65535)),
     user=fields(uid=_ID, gid=_ID, umask=number(0, 0o777), additionalGids=items(_ID)),
     args=items(text, least=1), env=items(_variable), cwd=absolute,
-    capabilities=mapping(items(text)), rlimits=items(_limits), noNewPrivileges=boolean,
+    capabilities=mapping(items(text)), rlimits=items(_RLIMIT), noNewPrivileges=boolean,
     oomScoreAdj=number(-1000, 1000), apparmorProfile=text, selinuxLabel=text,
     scheduler=refused("set it inside with chrt(1)"),
     ioPriority=refused("set it inside with ionice(1)"),
@@ -74,9 +82,21 @@ PROCESS = fields(
 )  # fmt: skip
 _HOOK = items(fields(("path",), path=absolute, args=items(text), env=items(_variable),
                      timeout=number(1, 2**31)))  # fmt: skip
-HOOK_LISTS = fields(**dict.fromkeys(HOOKS, _HOOK))
+HOOK_LISTS = fields((), **dict.fromkeys(HOOKS, _HOOK))
 _MAPPING = items(fields(("containerID", "hostID", "size"), containerID=_ID, hostID=_ID,
                         size=number(1, UINT32)))  # fmt: skip
+_NO_AGENT = refused("no agent is asked: SCMP_ACT_NOTIFY is not supported")
+_U64 = number(0, 2**64 - 1)
+_SECCOMP = fields(
+    ("defaultAction",),
+    defaultAction=text, defaultErrnoRet=number(0, UINT32), architectures=items(text),
+    flags=items(text), listenerPath=_NO_AGENT, listenerMetadata=_NO_AGENT,
+    syscalls=items(fields(
+        ("names", "action"), names=items(text, least=1), action=text, errnoRet=number(0, UINT32),
+        args=items(fields(("index", "value", "op"), index=number(0, UINT32), value=_U64,
+                          valueTwo=_U64, op=text)),
+    )),
+)  # fmt: skip
 _OFFSET = fields(secs=number(-(2**63), 2**63 - 1), nanosecs=number(0, 999_999_999))
 _LINUX = fields(
     namespaces=items(fields(("type",), type=one_of(*namespaces.NAMESPACES), path=absolute)),
@@ -86,15 +106,15 @@ _LINUX = fields(
         ("type", "path"), type=one_of("c", "b", "u", "p"), path=absolute, major=number(0, 4095),
         minor=number(0, 0xFFFFF), fileMode=number(0, 0o777777), uid=_ID, gid=_ID,
     )),
-    cgroupsPath=text, resources=mapping(lambda value, name: None), sysctl=mapping(text),
-    seccomp=mapping(lambda value, name: None), rootfsPropagation=one_of(*PROPAGATION),
+    cgroupsPath=text, resources=mapping(below), sysctl=mapping(text),
+    seccomp=_SECCOMP, rootfsPropagation=one_of(*PROPAGATION),
     maskedPaths=items(absolute), readonlyPaths=items(absolute), mountLabel=text,
     intelRdt=refused("linux.resources divides processor time and memory"),
     personality=refused("run a binary of that kind; the kernel knows what to do"),
     netDevices=refused("move the device in with `ip link set DEV netns PID`"),
     memoryPolicy=refused("linux.resources.cpu.mems confines memory"),
 )  # fmt: skip
-_CONFIG = fields(
+CONFIG = fields(
     ("ociVersion", "root", "linux"),
     ociVersion=text, hostname=text, domainname=text, process=PROCESS,
     root=fields(("path",), path=nonempty, readonly=boolean),
@@ -108,12 +128,15 @@ _CONFIG = fields(
 )  # fmt: skip
 
 
-def load(path: str) -> tuple[dict, str]:
-    """(the configuration, its text) of the file `path`. Raises ContainerError."""
+def load(path: str, checked=None) -> tuple[dict, str]:
+    """(the configuration, its text) of the file `path`, after `check`. Raises ContainerError.
+
+    checked  another function than `check`, which raises ValueError
+    """
     try:
         text = jsonfile.read_file(path)
         config = jsonfile.loads(text)
-        check(config)
+        (checked or check)(config)
     except ValueError as error:
         raise ContainerError(f"{path}: {error}") from None
     except OSError as error:
@@ -126,7 +149,7 @@ def load(path: str) -> tuple[dict, str]:
 
 def check(config) -> None:
     """Raise ValueError that names the field which is wrong, or not supported."""
-    _CONFIG(config, "")
+    CONFIG(config, "")
     if not config["ociVersion"].startswith("1."):
         raise ValueError(f"ociVersion: {config['ociVersion']!r} is not 1.x, which this runtime has")
     if "process" not in config:

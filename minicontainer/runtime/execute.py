@@ -68,14 +68,18 @@ def _number(text: str, name: str) -> int:
 
 def start(
     state: State, process: dict, profile: dict | None, preserve_fds: int, console_fd: int,
-    pid_file: str, log,
+    pid_file: str, log, cgroup: str = "", ignore_paused: bool = False,
 ) -> int:  # fmt: skip
-    """Run it; returns its pid, which is our child, once it has exec'd. Raises ContainerError."""
+    """Run it; returns its pid, which is our child, once it has exec'd. Raises ContainerError.
+
+    cgroup         a group below the container's, [CONTROLLER,…:]PATH
+    ignore_paused  in a paused container, too: it returns when that is resumed
+    """
     status = state.status()
-    if status not in ("created", "running"):
+    if status not in ("created", "running") and not (status == "paused" and ignore_paused):
         hint = "resume it first: a new process would freeze at once" if status == "paused" else ""
         raise ContainerError(f"cannot exec in a container that is {status}", hint=hint)
-    group = state.group()
+    group = _group(state, cgroup)
     context = Launch(group, state.public())
     try:
         context.pidfd = os.pidfd_open(state.pid)
@@ -101,6 +105,22 @@ def start(
         for warning in [*configs.process_warnings(process), *context.warnings]:
             log(warning)
     return context.pid
+
+
+def _group(state: State, cgroup: str):
+    group = state.group()
+    if not cgroup:
+        return group
+    if not group:
+        raise ContainerError(f"--cgroup {cgroup}: the container has no cgroup")
+    controllers, colon, path = cgroup.rpartition(":")
+    try:
+        return group.below(path, controllers.split(",") if colon else ())
+    except (ValueError, OSError) as error:
+        from .lifecycle import explained
+
+        problem = explained(error)
+        raise ContainerError(f"--cgroup {cgroup}: {problem.message}", hint=problem.hint) from None
 
 
 def _foreign(pid: int) -> list[str]:

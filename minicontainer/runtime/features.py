@@ -11,16 +11,19 @@ from .config import HOOKS, VERSION
 
 
 def features(version: str) -> dict:
-    """https://github.com/opencontainers/runtime-spec/blob/v1.2.0/features.md"""
+    """https://github.com/opencontainers/runtime-spec/blob/v1.2.0/features.md
+
+    Of the runtime, whatever this host's kernel has.
+    """
     words = {*mounts.FLAG_OPTIONS, *mounts.PROPAGATION_OPTIONS, *mounts.RECURSIVE_OPTIONS}
     machines = seccomp_profile.ARCHITECTURES.get(os.uname().machine, ())
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
         "hooks": list(HOOKS),
-        "mountOptions": sorted(words | {"tmpcopyup"}),
+        "mountOptions": sorted(words | {"defaults", "tmpcopyup"}),
         "linux": {
-            "namespaces": namespaces.available(),
+            "namespaces": list(namespaces.NAMESPACES),
             "capabilities": list(capabilities.NAMES),
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False,
                        "rdma": True},

@@ -78,6 +78,8 @@ def run(options: dict, create, log) -> int:
             # Ours from here on: we are its parent
             wakeup_fd = -1 if options["detach"] else catch_signals()
             lifecycle.start(state, log)
+            if "started" in options:  # see --trace
+                options["started"]()
             if options["detach"]:
                 return 0
             code = _wait(state.pid, wakeup_fd, terminal)

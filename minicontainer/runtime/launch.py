@@ -56,12 +56,12 @@ class Launch(Context):
         super().__init__()
         self.group = group
         self.state = state or {}
-        self.traced = traced
+        self.traced = traced or report.trace is not None
         self.namespaces: dict[str, int] = {}
         self.opened: list[int] = []  # for init, and to be closed here
         self.kept: list[int] = []  # for us, and to be closed there
         self.warnings: list[str] = []
-        self.records: list[list[str]] = []
+        self.records: list[list[str]] = report.trace.records if report.trace else []
         self.ignored: tuple[int, ...] = ()
         self.stdio: list[int] | None = None
         self.setgroups = True
@@ -98,19 +98,33 @@ class Launch(Context):
             text += part
         return text.decode().rstrip("\n")
 
-    def apply(self, step: Step, number: int) -> None:
-        """Apply a step, and tell about it when traced."""
+    def apply(self, plan, number: int) -> None:
+        """Apply a step, and tell about it when traced.
+
+        Under the container's filter even write(2) may be forbidden, and of an exec that succeeds no
+        word comes back: from the first of these steps on all is told before.
+        """
+        step = plan[number - 1]
         self.number, self.hint = number, ""
-        begin = monotonic_ns() if self.traced else 0
-        if self.traced and step.name == "exec":  # no word comes back from one that succeeds
-            self.tell("step", number, begin, begin)
-        step.apply(self)
-        if self.traced:
+        if not self.traced:
+            step.apply(self)
+            return
+        begin = monotonic_ns()
+        if step.name in ("seccomp", "exec"):
+            for n in range(number, len(plan) + 1):
+                self.tell("step", n, begin, begin)
+            self.traced, syscalls.trace = False, None
+            step.apply(self)
+            return
+        try:
+            step.apply(self)
+        finally:
             self.tell("step", number, begin, monotonic_ns())
 
     def on_call(self, text: str, result, begin: int, end: int) -> None:
         """For `syscalls.trace`."""
-        self.tell("call", self.number, text, result, begin, end)
+        if result != 0 or not text.startswith(("fork(", "clone")):  # else in the child
+            self.tell("call", self.number, text, result, begin, end)
 
 
 def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
@@ -121,6 +135,8 @@ def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
     Raises ContainerError; then neither stage nor init are left. `context.pid` is our child.
     """
     others = syscalls.trace
+    if report.trace:
+        report.trace.plan = plan
     if context.traced:
         syscalls.trace = context.on_call
     try:
@@ -136,6 +152,7 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
     go_read, go_write = os.pipe()
     begin = monotonic_ns()
     if clone:
+        context.number = plan.index(clone) + 1
         child = _try(plan, clone, clone.fork, context)
     else:
         child = context.group.fork() if context.group else syscalls.fork()
@@ -201,7 +218,7 @@ def _here(plan, context: Launch, where: str) -> None:
     """Apply the steps of our process. Raises ContainerError that names the step."""
     for number, step in enumerate(plan, 1):
         if step.where == where and not isinstance(step, Clone):
-            _try(plan, step, lambda: context.apply(step, number), context)  # noqa: B023
+            _try(plan, step, lambda: context.apply(plan, number), context)  # noqa: B023
 
 
 def _try(plan, step: Step, action, context: Launch):
@@ -275,13 +292,16 @@ def _inside(plan, context: Launch, places: tuple[str, ...]) -> None:
             if step.where not in places:
                 continue
             if step.name == "fork":
+                context.number, begin = number, monotonic_ns()
                 pid = syscalls.fork_sibling()
                 if pid:
+                    if context.traced:
+                        context.tell("step", number, begin, monotonic_ns())
                     context.tell("pid", pid)
                     os._exit(0)
                 context.state["pid"] = int(context.answer())
             else:
-                context.apply(step, number)
+                context.apply(plan, number)
     except ContainerError as error:
         context.tell("error", number, 0, error.message, error.hint)
     except OSError as error:

@@ -59,24 +59,28 @@ def start(state: State, log) -> None:
     finally:
         for fd in opened:
             os.close(fd)
+    if report.trace and not report.trace.plan:
+        report.trace.plan = _plan(state)
     for kind, *fields in records:
         if kind == "warning":
             log(fields[0])
+        if kind in ("call", "step") and report.trace:  # init tells: it was created with a trace
+            report.trace.records.append([kind, *fields])
         if kind == "error":
             step, errno_text, text, advice = fields
             _await_end(state)
-            raise _failure(state, int(step), int(errno_text), text, advice)
+            from .failures import failure
+
+            raise failure(_plan(state), int(step), int(errno_text), text, advice)
     _hooks(state, "poststart", {}, log)
 
 
-def _failure(state: State, number: int, errno_: int, text: str, advice: str) -> ContainerError:
-    """The error for a step of the plan that init works on, which is made again to name it."""
+def _plan(state: State) -> list:
+    """The plan that init works on, made again to name its steps."""
     from . import plan
-    from .failures import failure
 
     options = plan.Options(**state.record["options"])
-    steps = plan.build(state.config(), state.record["bundle"], state.group(), options)
-    return failure(steps, number, errno_, text, advice)
+    return plan.build(state.config(), state.record["bundle"], state.group(), options)
 
 
 def kill(state: State, number: int, everybody: bool = False) -> None:

@@ -38,6 +38,12 @@ class Options:
         self.preserve_fds = preserve_fds
         self.attended = attended
 
+    def compile(self, profile: dict) -> bytes:
+        """The filter; `explain` has another way, that writes nothing."""
+        from ..kernel import seccomp
+
+        return seccomp.cached(profile)
+
 
 ATTENDED = Options(attended=True)
 
@@ -210,28 +216,34 @@ def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Opti
 
 def _mounts(config: dict, bundle: str, group, own_cgroup: bool) -> list[steps.Step]:
     plan: list[steps.Step] = []
-    for mount in config.get("mounts") or []:
-        if mount.get("type") not in ("cgroup", "cgroup2") or "bind" in mount.get("options", ()):
-            plan.append(steps_files.Mount(mount, bundle))
-            continue
-        flags, _, _ = mounts.parse_options(mount.get("options", ()))
-        read_only = bool(flags & MS_RDONLY)
-        if group is None or not group.directories:
-            words = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
-            mount = {**mount, "type": "bind", "source": "/sys/fs/cgroup", "options": words}
-            plan.append(steps_files.Mount(mount, bundle))
-            continue
-        from ..kernel import cgroups
-
-        made, links = cgroups.container_mounts(group, own_cgroup, mount["destination"], read_only)
-        plan += [steps_files.Mount(one, bundle) for one in made]
-        if links:
-            plan.append(steps_files.Links(links))
-        if read_only and len(made) > 1:
-            why = "the tmpfs that holds them, too"
-            target = mount["destination"]
-            plan.append(steps_files.ReadonlyMount(target, "read-only cgroup mounts", why))
+    for n, mount in enumerate(config.get("mounts") or []):
+        for step in _mount(mount, bundle, group, own_cgroup):
+            step.fields = (f"mounts[{n}]",)
+            plan.append(step)
     return plan
+
+
+def _mount(mount: dict, bundle: str, group, own_cgroup: bool):
+    if mount.get("type") not in ("cgroup", "cgroup2") or "bind" in mount.get("options", ()):
+        yield steps_files.Mount(mount, bundle)
+        return
+    flags, _, _ = mounts.parse_options(mount.get("options", ()))
+    read_only = bool(flags & MS_RDONLY)
+    if group is None or not group.directories:
+        words = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
+        mount = {**mount, "type": "bind", "source": "/sys/fs/cgroup", "options": words}
+        yield steps_files.Mount(mount, bundle)
+        return
+    from ..kernel import cgroups
+
+    made, links = cgroups.container_mounts(group, own_cgroup, mount["destination"], read_only)
+    for one in made:
+        yield steps_files.Mount(one, bundle)
+    if links:
+        yield steps_files.Links(links)
+    if read_only and len(made) > 1:
+        why = "the tmpfs that holds them, too"
+        yield steps_files.ReadonlyMount(mount["destination"], "read-only cgroup mounts", why)
 
 
 def process_steps(
@@ -265,7 +277,7 @@ def process_steps(
         from ..kernel import seccomp
         from .steps_seccomp import Filter
 
-        program, flags = seccomp.cached(profile), seccomp.flags(profile)
+        program, flags = options.compile(profile), seccomp.flags(profile)
         keeps_it = sets["permitted"] & capabilities.mask(["CAP_SYS_ADMIN"])
         drop = sets if borrow and not keeps_it else None
         plan.append(Filter(program, flags, drop))

@@ -12,6 +12,19 @@ from time import monotonic_ns
 
 _FIELD, _RECORD = "\x1f", "\x1e"
 
+# Set while somebody wants to know each step of all that is launched: its plan and its records.
+trace: Trace | None = None
+
+
+class Trace:
+    def __init__(self) -> None:
+        self.plan: list = []
+        self.records: list[list[str]] = []
+
+    def steps(self) -> list[dict]:
+        """See the function."""
+        return steps(self.plan, self.records)
+
 
 def encode(*fields) -> bytes:
     """One record. The first field is its kind:

@@ -193,6 +193,22 @@ def check_free(root: str, name: str) -> None:
 
 def create(root: str, name: str, record: dict) -> State:
     """Take the id, or raise ContainerError because somebody has it."""
+    while True:
+        state = _take(root, name, record)
+        try:
+            me = os.getpid()
+            state.save(maker=[me, start_time(me)], created=_now())
+            return state
+        except FileNotFoundError:
+            continue  # `gc` took the bare directory for one that a killed `create` left
+        except OSError as error:
+            state.remove()
+            raise ContainerError(
+                f"state directory {root}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
+            ) from None
+
+
+def _take(root: str, name: str, record: dict) -> State:
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.mkdir(f"{root}/{name}", 0o700)
@@ -204,16 +220,7 @@ def create(root: str, name: str, record: dict) -> State:
             f"state directory {root}: {kernel_words(error.errno or 0)}",
             hint="--root DIR names a directory that can be written", errno=error.errno or 0,
         ) from None  # fmt: skip
-    state = State(root, name, {"id": name, **record})
-    me = os.getpid()
-    try:
-        state.save(maker=[me, start_time(me)], created=_now())
-    except OSError as error:
-        state.remove()
-        raise ContainerError(
-            f"state directory {root}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
-        ) from None
-    return state
+    return State(root, name, {"id": name, **record})
 
 
 def load(root: str, name: str, force: bool = False) -> State:

@@ -31,10 +31,13 @@ class Step:
     where  the process that does it, in the order of `launch`: "parent" is ours, before there is
            another; "stage" the one between, where one is needed; "outside" ours again, when init's
            pid is known; "init" the container's PID 1
+    fields  what of the configuration it carries out, with all below; a namespace by its type, as in
+            "linux.namespaces[pid]", a mount by its number
     """
 
     name = ""
     where = "init"
+    fields: tuple[str, ...] = ()
     why = ""
     clause = ""
     lesson = ""
@@ -95,6 +98,7 @@ class NewKeyring(Step):
 
 class Hostname(Step):
     name = "hostname"
+    fields = ("hostname",)
     why = "a name of its own, in the new uts namespace"
     clause = "config.md#hostname"
     lesson = "04"
@@ -111,6 +115,7 @@ class Hostname(Step):
 
 class DomainName(Step):
     name = "domainname"
+    fields = ("domainname",)
     why = "the NIS domain's name, in the uts namespace"
     clause = "config.md#domainname"
     lesson = "04"
@@ -127,6 +132,7 @@ class DomainName(Step):
 
 class Loopback(Step):
     name = "loopback up"
+    fields = ("linux.namespaces[network]",)
     why = "127.0.0.1 is all the network that a new network namespace has, and it starts down"
     clause = "network_namespaces(7)"
     lesson = "09"

@@ -11,6 +11,7 @@ from .steps import Step
 
 class Console(Step):
     name = "terminal"
+    fields = ("process.terminal", "process.consoleSize", "process.user.uid")
     why = "a pty of the container's own devpts; who asked for the container gets the other end"
     clause = "config.md#process"
     lesson = "10"

@@ -23,6 +23,7 @@ from .steps import Step
 
 class Propagation(Step):
     name = "private mounts"
+    fields = ("linux.rootfsPropagation",)
     why = "a new mount namespace is a copy; without this, mounts made in it still reach the host"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -39,6 +40,7 @@ class Propagation(Step):
 
 class ParentPrivate(Step):
     name = "private parent"
+    fields = ("root.path",)
     why = "pivot_root refuses a root below a shared mount, and nothing shall show outside"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -62,6 +64,7 @@ class ParentPrivate(Step):
 
 class BindRoot(Step):
     name = "bind root"
+    fields = ("root.path",)
     why = "pivot_root wants a mount point: bind the directory onto itself"
     clause = "config.md#root"
     lesson = "03"
@@ -180,6 +183,7 @@ class OpenSources(Step):
 
     def __init__(self, bundle_mounts: list[Mount]) -> None:
         self.mounts = bundle_mounts
+        self.fields = tuple(field for one in bundle_mounts for field in one.fields)
 
     def calls(self):
         flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
@@ -228,6 +232,7 @@ class Devices(Step):
     """The default devices and those of the configuration, and the links beside them."""
 
     name = "devices"
+    fields = ("linux.devices",)
     why = "the few that every program expects; no disk is among them"
     clause = "config-linux.md#default-devices"
     lesson = "03"
@@ -324,6 +329,7 @@ class NoOtherDevices(Step):
 
 class PivotRoot(Step):
     name = "pivot_root"
+    fields = ("root.path",)
     why = "the root file system changes for good: the host's is unmounted from this namespace"
     clause = "config.md#root"
     lesson = "03"
@@ -347,6 +353,7 @@ class PivotRoot(Step):
 
 class MoveRoot(Step):
     name = "move root"
+    fields = ("root.path",)
     why = "--no-pivot, for a root in an initramfs: the host's root is covered, not unmounted"
     clause = "config.md#root"
     lesson = "03"
@@ -373,6 +380,7 @@ class MoveRoot(Step):
 
 class RootPropagation(Step):
     name = "root propagation"
+    fields = ("linux.rootfsPropagation",)
     why = "whether mounts made inside later are seen outside, and the other way round"
     clause = "config-linux.md#rootfs-mount-propagation"
     lesson = "03"
@@ -389,6 +397,7 @@ class RootPropagation(Step):
 
 class Sysctl(Step):
     name = "sysctl"
+    fields = ("linux.sysctl",)
     why = "switches of the kernel that each namespace has for itself"
     clause = "config-linux.md#sysctl"
     lesson = "09"
@@ -411,6 +420,7 @@ class Sysctl(Step):
 
 class ReadonlyPaths(Step):
     name = "read-only paths"
+    fields = ("linux.readonlyPaths",)
     why = "switches of the kernel, not the container's"
     clause = "config-linux.md#readonly-paths"
     lesson = "10"
@@ -437,6 +447,7 @@ class ReadonlyMount(ReadonlyPaths):
     def __init__(self, path: str, name: str, why: str) -> None:
         super().__init__([path])
         self.name, self.why = name, why
+        self.fields = ("root.readonly",)
 
     def apply(self, context):
         mounts.remount_bind_in_root(context.root_fd, self.paths[0], MS_RDONLY)
@@ -444,6 +455,7 @@ class ReadonlyMount(ReadonlyPaths):
 
 class MaskedPaths(Step):
     name = "mask paths"
+    fields = ("linux.maskedPaths",)
     why = "files of /proc and /sys that tell about the host are covered"
     clause = "config-linux.md#masked-paths"
     lesson = "10"

@@ -9,6 +9,7 @@ from .steps import Step
 
 class CreateContainerHooks(Step):
     name = "hooks before pivot_root"
+    fields = tuple(f"hooks.{kind}" for kind in BEFORE_PIVOT)
     why = "prestart and createRuntime outside, then createContainer in here"
     clause = "config.md#posix-platform-hooks"
     lesson = "12"
@@ -30,6 +31,7 @@ class CreateContainerHooks(Step):
 
 class StartContainerHooks(Step):
     name = "startContainer hooks"
+    fields = ("hooks.startContainer",)
     why = "in the container, as its process, before the command"
     clause = "config.md#posix-platform-hooks"
     lesson = "12"

@@ -9,8 +9,13 @@ from .config import RLIMITS
 from .steps import Step
 
 
+def _fields(kinds) -> tuple[str, ...]:
+    return tuple(f"linux.namespaces[{kind}]" for kind in kinds)
+
+
 class CreateCgroup(Step):
     name = "create cgroup"
+    fields = ("linux.cgroupsPath",)
     where = "parent"
     why = "what the container uses is counted and limited here, and all of it is found here"
     clause = "config-linux.md#cgroups-path"
@@ -30,6 +35,7 @@ class CreateCgroup(Step):
 
 class EnterCgroup(Step):
     name = "enter cgroup"
+    fields = ("linux.cgroupsPath",)
     why = "first of all: what it is and starts is in the group from the beginning"
     clause = "config-linux.md#cgroups-path"
     lesson = "06"
@@ -50,6 +56,7 @@ class EnterCgroup(Step):
 
 class LimitCgroup(Step):
     name = "cgroup limits"
+    fields = ("linux.resources",)
     where = "outside"
     why = "set before init does anything"
     clause = "config-linux.md#control-groups"
@@ -69,6 +76,7 @@ class LimitCgroup(Step):
 
 class ResourceLimits(Step):
     name = "resource limits"
+    fields = ("process.rlimits",)
     where = "outside"
     why = "limits of each process, set from outside: there we may still raise them"
     clause = "config.md#posix-process"
@@ -79,7 +87,8 @@ class ResourceLimits(Step):
         self.names = [r["type"] for r in rlimits]
 
     def calls(self):
-        return [syscalls.prlimit.text("INIT", *limit) for limit in self.limits]
+        shown = [(name, *limit[1:]) for name, limit in zip(self.names, self.limits, strict=True)]
+        return [syscalls.prlimit.text("INIT", *limit) for limit in shown]
 
     def apply(self, context):
         for (number, soft, hard), name in zip(self.limits, self.names, strict=True):
@@ -96,6 +105,7 @@ class ResourceLimits(Step):
 
 class OomScore(Step):
     name = "oom_score_adj"
+    fields = ("process.oomScoreAdj",)
     where = "outside"
     why = "whom the kernel kills first when memory runs out"
     clause = "config.md#linux-process"
@@ -123,6 +133,7 @@ class OpenNamespaces(Step):
 
     def __init__(self, joined: dict[str, str]) -> None:
         self.joined = joined
+        self.fields = _fields(joined)
 
     def calls(self):
         return [f"open({path!r}, O_RDONLY|O_CLOEXEC)" for path in self.joined.values()]
@@ -143,6 +154,7 @@ class Join(Step):
 
     def __init__(self, kinds, where: str) -> None:
         self.kinds = list(kinds)
+        self.fields = _fields(self.kinds)
         self.where = where
         self.name = "join " + ",".join(self.kinds)
         self.why = "namespaces that are there already, of another container or made by hand"
@@ -168,6 +180,7 @@ class Unshare(Step):
 
     def __init__(self, kinds, where: str) -> None:
         self.kinds = list(kinds)
+        self.fields = _fields(self.kinds)
         self.where = where
         self.name = "unshare " + ",".join(self.kinds)
         isolates = "; ".join(namespaces.NAMESPACES[kind][2] for kind in self.kinds)
@@ -184,6 +197,7 @@ class Unshare(Step):
 
 class MapIds(Step):
     name = "map ids"
+    fields = ("linux.uidMappings", "linux.gidMappings")
     why = "which ids there are inside, and whose they are outside"
     clause = "config-linux.md#user-namespace-mappings"
     lesson = "05"
@@ -217,6 +231,7 @@ class MapIds(Step):
 
 class BecomeRoot(Step):
     name = "become root"
+    fields = ("linux.uidMappings", "linux.gidMappings")
     why = "take root's ids of the new user namespace, where it has them"
     clause = "user_namespaces(7)"
     lesson = "05"
@@ -247,6 +262,7 @@ class Clone(Step):
 
     def __init__(self, kinds, group) -> None:
         self.kinds = list(kinds)
+        self.fields = _fields(self.kinds)
         self.group = group
         isolates = "; ".join(namespaces.NAMESPACES[kind][2] for kind in self.kinds)
         self.why = f"a child with its own {isolates}. It is the container's init, PID 1 in there"
@@ -274,6 +290,7 @@ def may_setgroups(pid: int | str = "self") -> bool:
 
 class TimeOffsets(Step):
     name = "time offsets"
+    fields = ("linux.timeOffsets",)
     where = "stage"
     why = "before the first process is in the time namespace: later they are fixed"
     clause = "config-linux.md#offset-for-time-namespace"
@@ -313,6 +330,7 @@ class JoinContainer(Step):
 
     def __init__(self, kinds) -> None:
         self.kinds = list(kinds)
+        self.fields = _fields(self.kinds)
         self.name = "join " + ",".join(self.kinds)
         self.why = "everything that the container has, in one call, by a descriptor of its process"
 

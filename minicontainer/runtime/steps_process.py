@@ -17,6 +17,7 @@ SYS_ADMIN = capabilities.mask(["CAP_SYS_ADMIN"])
 
 class StdioOwner(Step):
     name = "stdio owner"
+    fields = ("process.user.uid", "process.terminal")
     why = "so that /dev/stdout can be opened again by the user; /dev/null stays as it is"
     clause = "fchown(2)"
     lesson = "10"
@@ -42,6 +43,7 @@ class StdioOwner(Step):
 
 class BoundingSet(Step):
     name = "bounding set"
+    fields = ("process.capabilities.bounding",)
     why = "what is taken out here, no program can ever get back, setuid or not"
     clause = "config.md#linux-process"
     lesson = "10"
@@ -62,6 +64,7 @@ class BoundingSet(Step):
 
 class KeepCapabilities(Step):
     name = "keep capabilities"
+    fields = ("process.user.uid", "process.capabilities.permitted")
     why = "becoming an ordinary user would clear them all, also those it is to have"
     clause = "PR_SET_KEEPCAPS(2const)"
     lesson = "10"
@@ -77,6 +80,7 @@ class Identity(Step):
     """With a umask of 0022, as runc, unless the configuration has one."""
 
     name = "identity"
+    fields = ("process.user",)
     clause = "config.md#posix-platform-user"
     lesson = "05"
 
@@ -108,6 +112,7 @@ class Capabilities(Step):
     """All sets. `borrow` keeps CAP_SYS_ADMIN until the filter is loaded: see `Filter`."""
 
     name = "capabilities"
+    fields = tuple(f"process.capabilities.{kind}" for kind in capabilities.SETS[1:])
     clause = "config.md#linux-process"
     lesson = "10"
 
@@ -125,6 +130,10 @@ class Capabilities(Step):
             syscalls.capset.text(
                 effective | self.extra, permitted | self.extra, self.sets["inheritable"]
             )
+        ] + [
+            syscalls.prctl.text(syscalls.PR_CAP_AMBIENT, "PR_CAP_AMBIENT_RAISE", name)
+            for number, name in enumerate(capabilities.NAMES)
+            if self.sets["ambient"] >> number & 1
         ]
 
     def apply(self, context):
@@ -137,6 +146,7 @@ class Capabilities(Step):
 
 class NoNewPrivileges(Step):
     name = "no_new_privs"
+    fields = ("process.noNewPrivileges",)
     why = "exec of a setuid program gives nothing any more"
     clause = "config.md#linux-process"
     lesson = "10"
@@ -170,6 +180,7 @@ class DieWithParent(Step):
 
 class WorkingDirectory(Step):
     name = "working directory"
+    fields = ("process.cwd",)
     clause = "config.md#process"
     lesson = "02"
 
@@ -236,6 +247,7 @@ class CloseDescriptors(Step):
 
 class Exec(Step):
     name = "exec"
+    fields = ("process.args", "process.env")
     why = "init becomes the command: same process, PID 1 in there"
     clause = "runtime.md#start"
     lesson = "01"

@@ -16,6 +16,7 @@ class Filter(Step):
     """
 
     name = "seccomp"
+    fields = ("linux.seccomp",)
     why = "system calls that the command does not need are refused"
     clause = "config-linux.md#seccomp"
     lesson = "10"

@@ -17,7 +17,7 @@ Whatever the kernel refuses is a CgroupError, an OSError with a `hint`; what is 
 from . import detect
 from .files import CgroupError
 from .group import Group
-from .location import load, place
+from .location import load, look, ours, place
 from .view import container_mounts
 
-__all__ = ["CgroupError", "Group", "container_mounts", "detect", "load", "place"]
+__all__ = ["CgroupError", "Group", "container_mounts", "detect", "load", "look", "ours", "place"]

@@ -11,6 +11,10 @@ from .detect import Layout, detect, why_missing
 from .directory import Directory, patiently
 from .files import CgroupError
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class Group:
     """See the package's text. `directories`: one for each hierarchy; `denied`: not ours to make."""
@@ -47,6 +51,29 @@ class Group:
                 self.denied.append((directory, error))
         return [f"no group for {','.join(d.controllers)}: {error.strerror} ({error.hint})"
                 for d, error in self.denied]  # fmt: skip
+
+    def below(self, path: str, controllers: Iterable[str] = ()) -> Group:
+        """The group at that relative path, where it is there: else, as here, this one.
+
+        controllers  those that it is for; all, without any
+        Raises ValueError for a path that leads out, CgroupError when no hierarchy has it.
+        """
+        names = [name for name in path.split("/") if name]
+        if ".." in names or "." in names:
+            raise ValueError(f"{path!r} is no path of a group below the container's: without `..`")
+        found, wanted = [], set(controllers)
+        missing = set(names and self.directories)
+        for d in self.directories:
+            there = "/".join([d.path, *names])
+            if (not wanted or wanted & {*d.controllers}) and os.path.isdir(there):
+                found.append(type(d)(d.mount_point, there, d.controllers, []))
+                missing = set()
+            else:
+                found.append(d)
+        if missing:
+            text = f"{path} is below none of {' '.join(d.path for d in self.directories)}"
+            raise CgroupError(errno.ENOENT, text, "mkdir it there first, in each hierarchy")
+        return Group(found, self._layout)
 
     def fork(self, flags: int = 0) -> int:
         """clone3(2) with a child born in the group's v2 directory; it has yet to `enter` the rest.

@@ -25,6 +25,16 @@ def place(path: str, limits: dict | None = None, layout: Layout | None = None) -
     limits  the OCI `linux.resources` that it will get, if they are known
     Raises ValueError for a path that is none, CgroupError (EEXIST) when the group is in use.
     """
+    group = look(path, limits, layout)
+    for one in group.directories:
+        # It may be there, but what is in it would be killed with the container.
+        if one.path not in one.made and (one.processes() or len(one.groups()) > 1):
+            raise CgroupError(errno.EEXIST, f"the group {one.path} is in use", IN_USE)
+    return group
+
+
+def look(path: str, limits: dict | None = None, layout: Layout | None = None) -> Group:
+    """As `place`, but does not care whether somebody uses it: to be read, not to be made."""
     layout = layout or detect()
     below = "/".join(checked_path(path))
     group = Group([], layout)
@@ -33,9 +43,6 @@ def place(path: str, limits: dict | None = None, layout: Layout | None = None) -
         above = f"{point}/" if path.startswith("/") else f"{_writable_group(hierarchy)}/{PREFIX}"
         made = missing(above + below, point)
         one = _KINDS[hierarchy.version](point, above + below, hierarchy.controllers, made)
-        # It may be there, but what is in it would be killed with the container.
-        if one.path not in made and (one.processes() or len(one.groups()) > 1):
-            raise CgroupError(errno.EEXIST, f"the group {one.path} is in use", IN_USE)
         group.directories.append(one)
     return group
 
@@ -65,6 +72,28 @@ def _wanted(layout: Layout, controllers: set[str]) -> list[Hierarchy]:
     if "io" in offered:
         offered.add("blkio")
     return v1 + v2 if lacking & offered or not v1 else v1
+
+
+def ours(layout: Layout | None = None) -> dict[str, Group]:
+    """Name -> group, for the groups of relative paths that are there, whoever made them.
+
+    Not those of workbenches (`lab`), which look after their own.
+    """
+    found: dict[str, Group] = {}
+    for hierarchy in (layout or detect()).hierarchies:
+        above = _writable_group(hierarchy)
+        try:
+            names = sorted(os.listdir(above))
+        except OSError:
+            continue  # not ours to read
+        for name in names:
+            path = f"{above}/{name}"
+            if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}workbench-"):
+                one = _KINDS[hierarchy.version](
+                    hierarchy.mount_point, path, hierarchy.controllers, [path]
+                )
+                found.setdefault(name, Group([])).directories.append(one)
+    return found
 
 
 def _writable_group(hierarchy: Hierarchy) -> str:
