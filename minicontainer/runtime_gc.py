@@ -31,6 +31,7 @@ class Collector:
         self.root, self.stopped, self.grace = root, stopped, grace
         self.dry_run, self.log = dry_run, log
         self.found: list[dict] = []
+        self.all_read = True  # else a group may be that of a damaged record
 
     def run(self) -> None:
         # Before the records: each group that a living `create` makes has one by then
@@ -42,7 +43,7 @@ class Collector:
                 continue  # somebody else's
             self._container(name)
         known = self._known_groups()
-        for name, group in groups.items():
+        for name, group in groups.items() if self.all_read else ():
             self._group(name, group, known)
         self._files(seccomp.run_directory())
 
@@ -63,10 +64,14 @@ class Collector:
     def _container(self, name: str) -> None:
         try:
             one = state.load(self.root, name)
-        except ContainerError:
-            return  # deleted meanwhile
+        except ContainerError as error:
+            if "does not exist" not in error.message:  # else deleted meanwhile
+                self.all_read = False
+                self.log(str(error))
+            return
         if "maker" not in one.record:
             if os.path.lexists(one.file(state.RECORD)):
+                self.all_read = False
                 self.log(f"container {name}: its record cannot be read; delete --force {name}")
                 return
             why = "a state directory without a record, its maker is dead"
