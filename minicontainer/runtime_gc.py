@@ -31,6 +31,7 @@ class Collector:
         self.root, self.stopped, self.grace = root, stopped, grace
         self.dry_run, self.log = dry_run, log
         self.found: list[dict] = []
+        self.all_read = True  # else a group may be that of a damaged record
 
     def run(self) -> None:
         # Before the records: each group that a living `create` makes has one by then
@@ -42,7 +43,7 @@ class Collector:
                 continue  # somebody else's
             self._container(name)
         known = self._known_groups()
-        for name, group in groups.items():
+        for name, group in groups.items() if self.all_read else ():
             self._group(name, group, known)
         self._files(seccomp.run_directory())
 
@@ -63,18 +64,22 @@ class Collector:
     def _container(self, name: str) -> None:
         try:
             one = state.load(self.root, name)
-        except ContainerError:
-            return  # deleted meanwhile
+        except ContainerError as error:
+            if "does not exist" not in error.message:  # else deleted meanwhile
+                self.all_read = False
+                self.log(str(error))
+            return
         if "maker" not in one.record:
             if os.path.lexists(one.file(state.RECORD)):
+                self.all_read = False
                 self.log(f"container {name}: its record cannot be read; delete --force {name}")
                 return
             why = "a state directory without a record, its maker is dead"
             if all(dead(path) for path in _temporary(one.directory)):
-                self._remove("directory", name, why, lambda: _remove_bare(one))
+                self._remove("directory", name, why, lambda: _alone(one, _remove_bare))
             return
         if why := self._why(one):
-            self._remove("container", name, why, lambda: self._undo(one))
+            self._remove("container", name, why, lambda: _alone(one, self._undo))
             return
         self._files(one.directory)
 
@@ -93,23 +98,11 @@ class Collector:
         return "stopped" if self.stopped and one.status() == "stopped" else ""
 
     def _undo(self, one: State) -> bool:
-        """Delete it, unless it is another one by now, or another gc is at it."""
-        try:
-            fd = os.open(one.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        """Delete it, unless it is another one by now."""
+        now = state.load(self.root, one.record["id"])
+        if now.record != one.record or not self._why(now):
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink == 0:
-                return False  # the other one is done
-            now = state.load(self.root, one.record["id"])
-            if now.record != one.record or not self._why(now):
-                return False
-            lifecycle.delete(now, self.log, force=True)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(fd)
+        lifecycle.delete(now, self.log, force=True)
         return True
 
     # --- groups ----------------------------------------------------------------------------------
@@ -136,6 +129,23 @@ class Collector:
         if time.time() - youngest >= self.grace:
             why = f"empty, and no container of {self.root} has it"
             self._remove("cgroup", name, why, lambda: _remove_empty(group))
+
+
+def _alone(one: State, action) -> bool:
+    """Do it to a container's directory, or return False because another gc is at it, or was."""
+    try:
+        fd = os.open(one.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(fd), os.stat(one.directory)):
+            return False
+        return action(one)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(fd)
 
 
 def _temporary(directory: str) -> list[str]:
@@ -170,8 +180,8 @@ def _remove_bare(one: State) -> bool:
     try:
         os.rmdir(one.directory)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
-            return False  # another gc was faster, or its maker goes on
+        if error.errno == errno.ENOTEMPTY:
+            return False  # its maker goes on
         raise
     return True
 

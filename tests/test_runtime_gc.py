@@ -156,8 +156,16 @@ def test_a_temporary_file_of_a_pid_that_is_somebody_elses_by_now(tmp_path: Path)
 def test_a_record_that_nobody_can_read_stays(bundle: Bundle):
     (bundle.states / "odd").mkdir(parents=True)
     (bundle.states / "odd" / "state.json").write_text("{")
-    assert gc(bundle) == []
-    assert (bundle.states / "odd" / "state.json").exists()
+    # Nor a group that may be its own
+    group = f"{cgroups.detect.detect().hierarchies[0].mount_point}/minicontainer-{bundle.id}-odd"
+    os.mkdir(group)
+    try:
+        os.utime(group, (1, 1))
+        assert gc(bundle) == []
+        assert (bundle.states / "odd" / "state.json").exists()
+        assert os.path.isdir(group)
+    finally:
+        os.rmdir(group)
 
 
 def test_groups_without_a_container(bundle: Bundle):
