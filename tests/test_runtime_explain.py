@@ -10,7 +10,6 @@ import subprocess
 import pytest
 
 from minicontainer.kernel import capabilities, cgroups, namespaces
-from minicontainer.runtime import plan as plans
 from minicontainer.runtime import checks, config, features, steps
 from minicontainer.runtime import plan as plans
 from minicontainer.runtime.errors import ContainerError
