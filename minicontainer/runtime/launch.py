@@ -23,7 +23,7 @@ from .errors import RUNTIME_FAILED, ContainerError
 from .failures import failure
 from .init import hint
 from .steps import Context
-from .steps_host import MapIdsFromOutside
+from .steps_host import MapIdsFromOutside, may_setgroups
 
 _END = b"\x1e"
 
@@ -53,7 +53,7 @@ class Launch(Context):
         self.opened: list[int] = []  # for init, and to be closed here
         self.warnings: list[str] = []
         self.hint = ""
-        self.setgroups = True
+        self.setgroups = may_setgroups()
         self.pid = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = -1
         self.report_fd = self.go_fd = -1  # open in the stage and in init only
