@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import FOREVER, RUNTIME, Bundle, alive, bundle, end
+from tests.bundles import FOREVER, Bundle, alive, bundle, end
 from tests.roots import ORDINARY_UID, make_busybox_root
 
 __all__ = ["bundle"]
@@ -210,7 +210,7 @@ def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_u
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["", f"{USER}:{FIRST}:{COUNT}\n"], ids=["one id", "range"])
-def test_podman(account, ordinary_user, ranges):
+def test_podman(bundle: Bundle, account, ranges):
     """podman makes the user namespace itself, and calls us in it."""
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
@@ -219,7 +219,8 @@ def test_podman(account, ordinary_user, ranges):
     try:
         root = make_busybox_root(directory / "rootfs")
         launcher = directory / "runtime"
-        launcher.write_text(f'#!/bin/sh\nexec {" ".join(RUNTIME)} "$@"\n')
+        runtime = shlex.join(bundle.command[: bundle.command.index("--root")])
+        launcher.write_text(f'#!/bin/sh\nexec {runtime} "$@"\n')
         launcher.chmod(0o755)
         for path in (directory, *directory.rglob("*")):
             os.chown(path, ORDINARY_UID, ORDINARY_UID, follow_symlinks=False)
