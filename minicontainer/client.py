@@ -96,8 +96,33 @@ class _Helper:
             try:
                 self.process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
+                self.end_stopped()
                 self.process.kill()
                 self.process.wait()
+
+    def end_stopped(self) -> bool:
+        """Whether the helper or a worker is stopped: then kill these, and the helper in any case.
+
+        None of them must get to a request later that nobody waits for. Other workers stay.
+        """
+        pid, stopped = self.process.pid, []
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+            for one in (pid, *map(int, children.read().split())):
+                with contextlib.suppress(OSError):  # ended meanwhile
+                    fd = os.pidfd_open(one)
+                    stopped.append(fd)
+                    with open(f"/proc/{one}/stat", "rb") as file:
+                        if file.read().rpartition(b")")[2].split()[0] not in (b"T", b"t"):
+                            os.close(stopped.pop())
+        if stopped:
+            self.process.kill()
+        for fd in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+        if stopped:
+            self.process.wait()
+        return bool(stopped)
 
 
 _helper: _Helper | None = None
@@ -203,23 +228,12 @@ def _kill(events: socket.socket) -> bool:
 
 
 def _unanswered() -> str:
-    """Why nobody has killed the container, in words. A stopped helper is ended: it must not get to
-    the request later. Containers that run have workers, which stay.
-    """
+    """Why nobody has killed the container, in words."""
     with _helper_lock:
-        pid = _helper.process.pid if _helper else 0
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                stopped = file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
-        except OSError:
-            stopped = False
-        if _helper and stopped and _helper.owner == os.getpid():
-            _helper.process.kill()
+        if _helper and _helper.owner == os.getpid() and _helper.end_stopped():
+            pid = _helper.process.pid
             return f"the helper, process {pid}, was stopped (SIGSTOP); it was ended, nothing ran"
-    return (
-        f"the container did not end within {_PATIENCE:.0f} s: it waits for a device, or its "
-        "worker is stopped"
-    )
+    return f"the container did not end within {_PATIENCE:.0f} s: it waits for a device"
 
 
 class _Streams:

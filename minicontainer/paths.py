@@ -20,9 +20,21 @@ def cache_dir() -> str:
     return os.path.join(base, "minicontainer")
 
 
+def _in_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map") as uid_map:
+            return uid_map.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
 def runtime_dir() -> str:
-    """Directory of sockets and other things that do not outlive a boot; not created here."""
-    if os.geteuid() == 0:
+    """Directory of sockets and other things that do not outlive a boot; not created here.
+
+    Who is root in a user namespace alone, as podman without root calls a runtime, cannot write to
+    /run, and is the ordinary user that he is outside.
+    """
+    if os.geteuid() == 0 and (os.access("/run", os.W_OK) or not _in_user_namespace()):
         return "/run/minicontainer"
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and os.access(base, os.W_OK):

@@ -153,12 +153,16 @@ def test_killed_helper_is_replaced(root):
 
 
 @pytest.fixture
-def stopped_helper(monkeypatch):
-    """The helper's pid, after SIGSTOP; patience is short."""
-    monkeypatch.setattr(client, "_PATIENCE", 0.2)
+def stopped_helper(root, monkeypatch):
+    """The helper's pid, after SIGSTOP for it and any worker that waits for work."""
+    minicontainer.run(root, ["true"])
     helper = minicontainer.helper_start()
     os.kill(helper, signal.SIGSTOP)
     os.waitid(os.P_PID, helper, os.WSTOPPED | os.WNOWAIT)
+    for worker in map(int, workers_of(helper)):
+        with contextlib.suppress(ProcessLookupError):  # that of the call above
+            os.kill(worker, signal.SIGSTOP)
+    monkeypatch.setattr(client, "_PATIENCE", 1.0)
     return helper
 
 
@@ -183,10 +187,12 @@ def test_ctrl_c_gets_out_while_the_helper_is_stopped(root, stopped_helper):
 
 
 def test_stopped_helper_does_not_hold_up_the_end(root, stopped_helper):
+    workers = [f"/proc/{pid}" for pid in workers_of(stopped_helper)]
     began = time.monotonic()
     minicontainer.helper_stop()
     assert time.monotonic() - began < 10
     assert not os.path.exists(f"/proc/{stopped_helper}")
+    assert not any(map(os.path.exists, workers))
 
 
 def test_killed_worker_takes_its_container_along(root):

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ from tests.bundles import FOREVER, Bundle, bundle
 __all__ = ["bundle"]
 
 # A function-scoped fixture is a directory here, and each example writes its files anew.
-EXAMPLES = int(os.environ.get("MINICONTAINER_TEST_FUZZ", "1000"))
+EXAMPLES = int(os.environ.get("MINICONTAINER_TEST_FUZZ", "400"))
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -167,8 +168,18 @@ def spoilt(whole: dict, most: int = 3):
 def main(*words: str) -> tuple[int, str, str]:
     """(exit status, stdout, stderr) of the command line, in this process."""
     out, err = io.StringIO(), io.StringIO()
+    before = {*os.listdir("/proc/self/fd")}
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = runtime_cli.main(list(words))
+    # What ends with a process of its own has to be undone in ours.
+    signal.set_wakeup_fd(-1)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    for fd in {*os.listdir("/proc/self/fd")} - before:
+        with contextlib.suppress(OSError):  # that of the list itself
+            os.close(int(fd))
     said = err.getvalue()
     assert "internal error" not in said, said
     assert "Traceback" not in said, said

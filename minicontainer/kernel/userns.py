@@ -48,6 +48,10 @@ def needs_helper(maps: list[dict], own: int) -> bool:
     return os.geteuid() != 0 and not alone
 
 
+class _Explained(OSError):
+    hint = ""
+
+
 def _map_by_helper(name: str, pid: int, numbers: list[str]) -> None:
     # Setuid programs: taken from where the system has them, whatever the caller's PATH says.
     for directory in ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"):
@@ -55,13 +59,23 @@ def _map_by_helper(name: str, pid: int, numbers: list[str]) -> None:
         if os.access(path, os.X_OK):
             break
     else:
-        raise FileNotFoundError(2, f"{name}: apt install uidmap (Fedora: shadow-utils)")
+        missing = _Explained(
+            2, f"linux.{name[3:6]}Mappings needs {name}: no such file or directory"
+        )
+        missing.hint = "apt install uidmap (Fedora: shadow-utils)"
+        raise missing
     child = os.posix_spawn(path, [name, str(pid), *numbers], {})
     if os.waitpid(child, 0)[1]:
-        raise PermissionError(
-            1,
-            f"{name} {pid} {' '.join(numbers)}: the ids must be this user's in /etc/sub{name[3:6]}",
+        kind = name[3:6]
+        denied = _Explained(
+            1, f"linux.{kind}Mappings: {name} {pid} {' '.join(numbers)}: not all of these ids are "
+            f"this user's in /etc/sub{kind}",
+        )  # fmt: skip
+        denied.hint = (
+            f"as root: usermod --add-sub{kind}s 100000-165535 USER, then map ids of that range; "
+            "or map the own id alone, with size 1"
         )
+        raise denied
 
 
 # Switches that distributions have for unprivileged user namespaces: file, value that forbids, fix.

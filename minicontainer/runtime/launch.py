@@ -25,7 +25,7 @@ from . import report
 from .errors import RUNTIME_FAILED, ContainerError
 from .failures import failure, hint
 from .steps import Context, Step
-from .steps_host import Clone, MapIds
+from .steps_host import Clone, MapIds, may_setgroups
 
 _END = b"\x1e"
 
@@ -64,7 +64,7 @@ class Launch(Context):
         self.records: list[list[str]] = report.trace.records if report.trace else []
         self.ignored: tuple[int, ...] = ()
         self.stdio: list[int] | None = None
-        self.setgroups = True
+        self.setgroups = may_setgroups()
         self.pid = self.number = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = self.alive_fd = -1
         self.report_fd = self.go_fd = -1  # open in the stage and in init only

@@ -290,6 +290,11 @@ class Devices(Step):
             mode = device.get("fileMode", 0o666) & 0o7777
             try:
                 syscalls.mknodat(directory, name, kind | mode, number)
+            except PermissionError:
+                if device["type"] == "p":
+                    raise
+                # Root in a user namespace that was there before us, as podman makes one
+                return mountfd.bind_in_root(root, path, path, MS_BIND)
             except FileExistsError:
                 now = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 if stat.S_IFMT(now.st_mode) == kind and now.st_rdev == number:

@@ -30,6 +30,13 @@ class Group:
         keys = ("version", "mount_point", "path", "controllers", "made")
         return {"directories": [{key: getattr(d, key) for key in keys} for d in self.directories]}
 
+    def can_create(self) -> bool:
+        """Whether this user may make all the directories, as far as that can be told before."""
+        return all(
+            os.access(d.made[0].rpartition("/")[0] if d.made else d.path, os.W_OK)
+            for d in self.directories
+        )
+
     def create(self) -> list[str]:
         """Make the directories; returns warnings.
 

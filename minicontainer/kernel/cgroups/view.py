@@ -15,9 +15,15 @@ def container_mounts(
 
     own_namespace  a new mount shows the container's group as the topmost (cgroup_namespaces(7));
                    without, the host's directories of the group are bound, which looks the same
+    A group that this user may not make is not there to be bound: then it is all of the host's,
+    read-only.
     v1 is a directory for each hierarchy on a tmpfs, and a link for each of several controllers that
     are mounted together: cpu -> cpu,cpuacct.
     """
+    if not own_namespace and not group.can_create():  # an ordinary user's: there is none to show
+        options = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
+        whole = {"destination": destination, "type": "bind", "source": "/sys/fs/cgroup"}
+        return [{**whole, "options": options}], []
     options = [*_OPTIONS, "ro" if read_only else "rw"]
     if [d.version for d in group.directories] == [2]:
         path = group.directories[0].path
