@@ -183,7 +183,7 @@ class Authorizer:
             return self._header
 
     def answer(self, refused: str, headers: list[str]) -> None:
-        """A request with the header `refused` was answered 401: have a better one, or raise."""
+        """A request with the header `refused` was answered 401: have a better one, if we can."""
         with self._lock:
             if self._header != refused:
                 return  # another thread has it already
@@ -191,15 +191,8 @@ class Authorizer:
             if "bearer" in offered:
                 self._token_server = offered["bearer"]
                 self._renew()
-            elif "basic" in offered and self._credentials and not refused:
+            elif "basic" in offered and self._credentials:
                 self._header = self._credentials.header()
-            elif refused:
-                raise ImageError("the registry refused the user or the password")
-            else:
-                raise ImageError(
-                    "the registry wants a user and a password",
-                    hint="--creds user:password, or: skopeo login REGISTRY",
-                )
 
     def _renew(self) -> None:
         assert self._token_server is not None

@@ -44,7 +44,7 @@ def pull(
     name = parse(reference)
     with Client(name, plain_http=plain_http, creds=creds, timeout=timeout) as client, store.lease():
         found = client.manifest(store, name.wanted)
-        for _ in range(d.MAX_NESTING):
+        for _ in range(d.MAX_NESTING + 1):
             if all_platforms or found["mediaType"] in d.MANIFESTS:
                 break
             chosen = d.choose(store.read_json(found), platform, str(name))

@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http.client import responses
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,6 +24,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 
 from .. import __version__
+from ..runtime.errors import kernel_words
 from .auth import Authorizer, Credentials
 from .errors import ImageError
 
@@ -134,7 +136,11 @@ class Transport:
     def release(self, response: urllib3.BaseHTTPResponse) -> None:
         """The response is done with; what it did not read is not waited for."""
         self._live.discard(response)
-        response.close() if response.length_remaining != 0 else response.release_conn()
+        if response.length_remaining == 0:
+            response.drain_conn()  # of nothing: then the connection is good for another request
+            response.release_conn()
+        else:
+            response.close()
 
     def check(self) -> None:
         """Raises Broken after close()."""
@@ -148,6 +154,7 @@ class Transport:
         self.check()
 
     def _persist(self, attempt, expect: tuple[int, ...], what: str, attempts: int = ATTEMPTS):
+        what = f"{self.host}: {_shown(what)}"
         for number in range(1, attempts + 1):
             least = 0.0
             try:
@@ -162,11 +169,12 @@ class Transport:
                     return answer
                 reason = _explained(answer)
                 if answer.status not in AGAIN:
-                    raise ImageError(f"{self.host}: {what}: {reason}")
+                    login = f"--creds user:password, or: skopeo login {self.host}"
+                    raise ImageError(f"{what}: {reason}", login if answer.status == 401 else "")
                 least = _retry_after(answer)
             if number < attempts:
                 self.pause(number, least)
-        raise Broken(f"{self.host}: {what}: {reason}, {attempts} times")
+        raise Broken(f"{what}: {reason}, {attempts} times")
 
     def _raise_if_final(self, error: Exception) -> None:
         """Some failures stay as they are, however often one tries."""
@@ -183,7 +191,7 @@ class Transport:
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str], body):
         """One request with its redirects and, once, the answer to a challenge."""
-        url, challenged, redirects = urljoin(self.origin, url), False, 0
+        url, challenged, redirects = self._join(self.origin, url), False, 0
         while True:
             # Any other host, scheme or port is somebody else, to whom our credentials are unknown.
             at_home = _origin(url) == self.origin
@@ -203,7 +211,7 @@ class Transport:
                     raise ImageError(f"{self.host}: {method} {url}: redirected to another method")
                 if redirects > MOST_REDIRECTS:
                     raise ImageError(f"{self.host}: redirected more than {MOST_REDIRECTS} times")
-                url = urljoin(url, location)
+                url = self._join(url, location)
             else:
                 return response
 
@@ -211,13 +219,13 @@ class Transport:
         def attempt() -> Answer:
             return self._whole(self._send(method, url, headers, body), SMALL)
 
-        return self._persist(attempt, (200,), f"token from {_origin(url)}").data
+        return self._persist(attempt, (200,), f"token from {url.partition('?')[0]}").data
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body):
         """One request, as it is; its answer's body is not read yet."""
         self.check()
-        self._allow(url)
         try:
+            self._allow(url)
             response = self._pool(url).request(
                 method, url, body=body,
                 headers={
@@ -229,22 +237,25 @@ class Transport:
                 timeout=urllib3.Timeout(connect=self.timeout, read=self.timeout),
             )  # fmt: skip
         except ValueError as error:  # an address or a header that no request can have
-            raise ImageError(f"{self.host}: {ascii(url)[:200]}: {error}") from error
+            raise ImageError(f"{self.host}: {_shown(url)}: {error}") from error
         self._live.add(response)
         return response
 
+    def _join(self, base: str, url: str) -> str:
+        try:
+            return urljoin(base, url)
+        except ValueError as error:
+            raise ImageError(f"{self.host}: {_shown(url)}: {error}") from error
+
     def _allow(self, url: str) -> None:
         """An address that a server gave us may not lead from TLS to plain HTTP."""
-        try:
-            parts = urlsplit(url)
-            plain_is_fine = self._plain_http or (
-                self.origin.startswith("http:") and is_loopback(parts.netloc)
-            )
-        except ValueError:
-            parts, plain_is_fine = urlsplit(""), False
+        parts = urlsplit(url)
+        plain_is_fine = self._plain_http or (
+            self.origin.startswith("http:") and is_loopback(parts.netloc)
+        )
         if not (parts.scheme == "https" or (parts.scheme == "http" and plain_is_fine)):
             raise ImageError(
-                f"{self.host}: refused to talk to {ascii(url)[:200]} without TLS",
+                f"{self.host}: refused to talk to {_shown(url)} without TLS",
                 hint="--plain-http, where you trust the network",
             )
 
@@ -312,10 +323,13 @@ def _origin(url: str) -> str:
 def _reason(error: Exception) -> str:
     """urllib3 repeats addresses and object names; the innermost error says what happened."""
     inner: BaseException = error
-    while inner.__cause__ or inner.__context__:
-        inner = inner.__cause__ or inner.__context__ or inner
-    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    return "no answer in time" if isinstance(inner, TimeoutError) else str(text)
+    while cause := inner.__cause__ or inner.__context__:
+        inner = cause
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if isinstance(inner, OSError) and inner.errno and inner.errno > 0 and inner.strerror:
+        return kernel_words(inner.errno)
+    return str(inner) or type(inner).__name__
 
 
 def _explained(answer: Answer) -> str:
@@ -326,7 +340,12 @@ def _explained(answer: Answer) -> str:
         words = f": {first['code']}: {first.get('message', '')}"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    return f"status {answer.status}" + "".join(c if c.isprintable() else "?" for c in words[:300])
+    return _shown(f"status {answer.status} {responses.get(answer.status, '')}{words}")
+
+
+def _shown(text: str) -> str:
+    """A server's words or address, fit for a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text[:300])
 
 
 def _retry_after(answer: Answer) -> float:
