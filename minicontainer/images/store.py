@@ -14,14 +14,13 @@ oci:ROOT:NAME`.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from _thread import RLock
 
 from ..paths import data_dir
 from ..runtime import jsonfile
 from . import descriptor as d
 from .errors import ImageError
+from .leases import Lease, Lock
 
 CHUNK = 1 << 20
 LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
@@ -58,8 +57,7 @@ class Store:
 
     def __init__(self, root: str | None = None) -> None:
         self.root = root or os.path.join(data_dir(), "images")
-        self._mutex = RLock()
-        self._lock_fd, self._lock_depth = -1, 0
+        self._lock = Lock(self.root)
         self._lease: Lease | None = None
 
     # --- blobs --------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ class Store:
             self._write_index([*self._others(name), entry])
 
     def untag(self, name: str) -> None:
-        """Forget a name. Its blobs stay until `gc`. Raises ImageError when there is none."""
+        """Forget a full name. Its blobs stay until `gc`. Raises ImageError when there is none."""
         self.make()
         with self.lock():
             if name not in self.names():
@@ -187,12 +185,15 @@ class Store:
     def resolve(self, name: str) -> dict:
         """The descriptor that a name, or the beginning of a digest, means; raises ImageError.
 
-        A digest is a manifest's, or a config's as docker shows it: with `sha256:`, or at least four
-        of its digits.
+        What a name leaves out is docker.io, library and latest. A digest is a manifest's, or a
+        config's as docker shows it: with `sha256:` or without, at least four of its digits.
         """
         names = self.names()
-        if name in names:
-            return names[name]
+        full = name if "/" in name else f"library/{name}"  # docker's rules: see `reference`
+        for repository in (name, f"docker.io/{full}"):
+            for candidate in (repository, f"{repository}:latest"):
+                if candidate in names:
+                    return names[candidate]
         digits = name.removeprefix("sha256:")
         if len(digits) < 4 or digits.strip("0123456789abcdef"):
             raise self._unknown(name)
@@ -242,12 +243,13 @@ class Store:
 
     # --- many processes -----------------------------------------------------------------------
 
-    def lock(self) -> _Lock:
+    def lock(self) -> Lock:
         """`with store.lock():` one process and thread changes index.json at a time; may nest."""
-        return _Lock(self)
+        return self._lock
 
     def lease(self) -> Lease:
         """`with store.lease():` what is added, or found by `has`, stays until the end of it."""
+        self.make()
         return Lease(self)
 
     def pin(self, owner: str, digest: str) -> None:
@@ -282,7 +284,7 @@ class Store:
         os.makedirs(self.root, 0o700, exist_ok=True)
         for name in DIRECTORIES:
             os.makedirs(f"{self.root}/{name}", exist_ok=True)
-        with _Lock(self):
+        with self.lock():
             if not os.path.exists(f"{self.root}/index.json"):
                 self._write_index([])
             self.write_file("oci-layout", LAYOUT)  # last: it says that the others are there
@@ -334,62 +336,3 @@ class Store:
         return ImageError(
             f"no such image: {name}", "minicontainer images lists them; minicontainer pull NAME"
         )
-
-
-class _Lock:
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def __enter__(self) -> None:
-        store = self.store
-        store._mutex.acquire()
-        store._lock_depth += 1
-        if store._lock_depth > 1:
-            return
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            store._lock_fd = os.open(f"{store.root}/lock", flags, 0o600)
-            fcntl.flock(store._lock_fd, fcntl.LOCK_EX)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_) -> None:
-        store = self.store
-        store._lock_depth -= 1
-        if store._lock_depth == 0 and store._lock_fd >= 0:
-            os.close(store._lock_fd)
-            store._lock_fd = -1
-        store._mutex.release()
-
-
-class Lease:
-    """A file of digests; it counts as long as its maker, who has it flock(2)'d, lives."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.outer: Lease | None = None
-        self.digests: set[str] = set()
-
-    def __enter__(self) -> Lease:
-        store = self.store
-        store.make()
-        self.path = f"{store.root}/leases/process-{os.getpid()}-{os.urandom(4).hex()}"
-        with store.lock():  # or `gc` might see it before it is locked
-            self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
-            self.outer, store._lease = store._lease, self
-        return self
-
-    def __exit__(self, *_) -> None:
-        with self.store.lock():
-            self.store._lease = self.outer
-            os.unlink(self.path)
-            os.close(self.fd)
-
-    def add(self, digest: str) -> None:
-        """Keep a blob, whether it is there or comes yet. Waits while `gc` runs."""
-        if digest not in self.digests:
-            with self.store.lock():
-                os.write(self.fd, f"{d.check_digest(digest)}\n".encode())
-                self.digests.add(digest)

@@ -25,6 +25,7 @@ META = b".wh..wh."  # of aufs, once docker's only storage: means nothing to othe
 XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
 OVERLAY_XATTR = b"user.overlay."  # would speak to overlayfs, not to the container
 OPEN_DIRECTORIES = 128
+ZEROS = bytes(1 << 16)
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -289,10 +290,17 @@ def _clean(name: bytes) -> bytes:
 
 
 def _write(fd: int, stream: Plain, size: int) -> None:
+    hole = False
     for piece in stream.pieces(size):
         size -= len(piece)
         while piece:
-            piece = piece[os.write(fd, piece) :]
+            part = piece[: len(ZEROS)]
+            hole = part == ZEROS  # files with holes keep them: only GNU's tar tells where they are
+            if hole:
+                os.lseek(fd, len(part), os.SEEK_CUR)
+            piece = piece[len(part) if hole else os.write(fd, part) :]
+    if hole:
+        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
     if size:
         raise _Refused("cut short")
 
