@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import leftovers, results, roots, session
-from benchmarks.arms import all_arms
-from benchmarks.arms.base import ArmFailed
+from benchmarks.arms import BENCHES, arms_of, every_arm
+from benchmarks.arms.base import Arm, ArmFailed
 
 EXAMPLES = """\
 examples:
@@ -37,6 +37,7 @@ EXAMPLES_OF = {
 """,
     "run": """\
   python -m benchmarks run --arms 'runc:*,minicontainer-*' --rounds 30
+  python -m benchmarks run --bench runtime          our OCI runtime's budgets, met or not
   python -m benchmarks run --budget 600 --seed 7    ten minutes of rounds, in a known order
   python -m benchmarks run --resume results/RUN     go on with an interrupted run, by its plan
 """,
@@ -76,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     def choice(sub: Any) -> None:
+        sub.add_argument(
+            "--bench",
+            choices=BENCHES,
+            default=BENCHES[0],
+            help="start: containers and machines; runtime: OCI runtimes on a complete bundle",
+        )
         sub.add_argument("--arms", default="", metavar="LIST", help="names or globs, with commas")
 
     def sizes(sub: Any) -> None:
@@ -92,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", default="results", metavar="DIR", help="results/ by default")
 
     choice(verb("doctor", doctor, "try every arm once and say which can run, and why not"))
-    verb("list", list_arms, "name the arms, without starting anything")
+    choice(verb("list", list_arms, "name the arms, without starting anything"))
     verb("prepare", prepare, "build the probe, the root trees and the guests that are missing")
     run_parser = verb("run", run, "measure, and write one row for each observation")
     sizes(run_parser)
@@ -116,8 +123,12 @@ def _positive(kind: type) -> Callable[[str], Any]:
     return convert
 
 
+def _chosen(options: argparse.Namespace) -> list[Arm]:
+    return session.choose(arms_of(options.bench), options.arms)
+
+
 def doctor(options: argparse.Namespace) -> int:
-    facts = session.status(session.choose(all_arms(), options.arms))
+    facts = session.status(_chosen(options))
     able = 0 if any(fact["runs"] for fact in facts) else 1
     if options.json:
         print(json.dumps(facts, indent=2))
@@ -133,7 +144,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def list_arms(options: argparse.Namespace) -> int:
-    known = [(arm, arm.unavailable()) for arm in all_arms()]
+    known = [(arm, arm.unavailable()) for arm in _chosen(options)]
     if options.json:
         facts = [
             {"arm": arm.name, "kind": arm.kind, "missing": skip.reason if skip else ""}
@@ -151,8 +162,14 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    directory = _measure(options, getattr(options, "resume", None))
+    directory = _measure(options, options.resume)
     print(json.dumps({"directory": directory}) if options.json else directory)
+    if options.bench == "runtime" and not options.json:
+        # Only now, as in _report.
+        from benchmarks.report.analysis import analyse
+        from benchmarks.report.terminal import budgets
+
+        print("\n".join(budgets(analyse(directory))))
     return 0
 
 
@@ -160,11 +177,11 @@ def _measure(options: argparse.Namespace, resume: str | None) -> str:
     if resume:
         if options.arms or options.rounds or options.seed is not None:
             raise session.UsageError("--resume keeps the run's plan: no --arms, --rounds, --seed")
-        return session.resume(resume, all_arms())
+        return session.resume(resume, every_arm())
     request = session.Request(
         options.out, options.arms, options.seed, options.rounds, options.budget
     )
-    return session.new_run(request, session.choose(all_arms(), options.arms))
+    return session.new_run(request, _chosen(options))
 
 
 def compare(options: argparse.Namespace) -> int:

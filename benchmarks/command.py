@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.arms.base import ArmFailed, Phase, Shot
 from benchmarks.receiver import first_byte, rest_of_line
@@ -48,26 +50,13 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
         # Before its first writer a FIFO opened this way is silent to poll: neither data nor hang-up
         # (poll(2), Linux).
         channel, stdout = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), os.dup(null)
-    environ = environment()
-    redirect = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    redirect.append((os.POSIX_SPAWN_DUP2, words, 2))
-    process: _Process | None = None
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, INTERRUPTS
-    )  # no Ctrl-C between the start and knowing the pid
     try:
-        t0 = time.monotonic_ns()
-        pid = os.posix_spawn(
-            argv[0], argv, environ, file_actions=redirect, setpgroup=0, setsigmask=()
-        )
-        spawned = time.monotonic_ns()
-        process = _Process(pid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-        os.close(stdout)
-        stdout = -1
-        t6, line = _hear(channel, deadline, process)
-        line = rest_of_line(channel, line, deadline)
-        t_end, code, cpu_ms = process.wait(deadline)
+        with _started(argv, null, stdout, words) as process:
+            os.close(stdout)
+            stdout = -1
+            t6, line = _hear(channel, deadline, process)
+            line = rest_of_line(channel, line, deadline)
+            t_end, code, cpu_ms = process.wait(deadline)
         if code != 0:
             raise ArmFailed(f"exit code {code} after the payload had signalled")
         said = os.pread(words, os.fstat(words).st_size, 0).decode(errors="replace")
@@ -76,13 +65,61 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
     except OSError as error:
         raise ArmFailed(f"{argv[0]}: {error.strerror}") from error
     finally:
-        if process is not None:
-            process.kill()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         for fd in (channel, null, words, stdout):
             if fd >= 0:
                 os.close(fd)
-    return Shot(t0, t6, t_end, _phases(t0, spawned, line, t6, t_end), cpu_ms, words=said)
+    t0 = process.asked
+    return Shot(t0, t6, t_end, _phases(t0, process.spawned, line, t6, t_end), cpu_ms, words=said)
+
+
+def shoot_in_steps(
+    create: list[str], start: list[str], delete: list[str], pid_file: str, timeout_s: float = 20.0
+) -> Shot:
+    """Three commands one after the other, as a container engine calls a runtime; their payload
+    signals on the stdout of `create`, and its process is named by `pid_file`.
+
+    `delete` is called when the payload's process has ended. Raises ArmFailed.
+    """
+    deadline = time.monotonic_ns() + int(timeout_s * 1e9)
+    words = os.memfd_create("stderr")
+    null = os.open(os.devnull, os.O_RDWR)
+    channel, stdout = os.pipe()
+    payload, cpu_ms = -1, 0.0
+    try:
+        with _started(create, null, stdout, words) as process:
+            os.close(stdout)
+            stdout = -1
+            t0 = process.asked
+            created = process.succeed("create", deadline)
+            cpu_ms += process.cpu_ms
+        with open(pid_file, encoding="ascii") as file:
+            payload = os.pidfd_open(int(file.read()))
+        with _started(start, null, null, words) as process:
+            started = process.succeed("start", deadline)
+            cpu_ms += process.cpu_ms
+        t6, line = first_byte(channel, deadline)
+        rest_of_line(channel, line, deadline)
+        if not _ends_within(payload, GRACE_MS):
+            raise ArmFailed("the payload signalled, but did not end")
+        with _started(delete, null, null, words) as process:
+            ended = process.asked
+            t_end = process.succeed("delete", deadline)
+            cpu_ms += process.cpu_ms
+    except ArmFailed as failure:
+        raise ArmFailed(_with_last_words(str(failure), words)) from None
+    except (OSError, ValueError) as error:
+        raise ArmFailed(f"{create[0]}: {error}") from error
+    finally:
+        for fd in (channel, null, words, stdout, payload):
+            if fd >= 0:
+                os.close(fd)
+    phases = [
+        Phase("create", t0, created),
+        Phase("start", created, started),
+        Phase("payload", started, ended),
+        Phase("delete", ended, t_end),
+    ]
+    return Shot(t0, t6, t_end, phases, cpu_ms)
 
 
 def tidy(argv: list[str], timeout_s: float = 30.0) -> None:
@@ -107,18 +144,63 @@ def _hear(channel: int, deadline_ns: int, process: _Process) -> tuple[int, bytes
         raise ArmFailed(f"exit code {code} before the payload signalled") from None
 
 
-class _Process:
-    """A started command: its pidfd, its end, and its certain death."""
+@contextmanager
+def _started(argv: list[str], stdin: int, stdout: int, stderr: int) -> Iterator[_Process]:
+    """The running command; at the end of the block it is gone, whatever happened."""
+    environ = environment()
+    redirect = [
+        (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, stdout, stderr))
+    ]
+    process: _Process | None = None
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, INTERRUPTS
+    )  # no Ctrl-C between the start and knowing the pid
+    try:
+        asked = time.monotonic_ns()
+        pid = os.posix_spawn(
+            argv[0], argv, environ, file_actions=redirect, setpgroup=0, setsigmask=()
+        )
+        process = _Process(pid, asked, time.monotonic_ns())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+        yield process
+    finally:
+        if process is not None:
+            process.kill()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
 
-    def __init__(self, pid: int) -> None:
+
+def _ends_within(pidfd: int, milliseconds: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(milliseconds))
+
+
+class _Process:
+    """A started command: its pidfd, its end, and its certain death.
+
+    asked, spawned: CLOCK_MONOTONIC ns before and after posix_spawn.
+    cpu_ms: what wait4 said at its end.
+    """
+
+    def __init__(self, pid: int, asked: int, spawned: int) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
+        self.asked, self.spawned = asked, spawned
+        self.cpu_ms = 0.0
         self.ended = False
 
     def ends_within(self, milliseconds: int) -> bool:
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        return bool(poller.poll(milliseconds))
+        return _ends_within(self.pidfd, milliseconds)
+
+    def succeed(self, verb: str, deadline_ns: int) -> int:
+        """Wait for its end with exit code 0; returns its time. Raises ArmFailed."""
+        try:
+            end, code, self.cpu_ms = self.wait(deadline_ns)
+        except ArmFailed:
+            raise ArmFailed(f"{verb} did not end in time") from None
+        if code != 0:
+            raise ArmFailed(f"{verb}: exit code {code}")
+        return end
 
     def _kill_group(self) -> None:
         """Whatever the command started in its process group goes with it. Call before it is reaped:

@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # The reference is what a budget is stated against; the first of these that runs here is taken.
-REFERENCES = ("runc:busybox", "crun:busybox", "minicontainer-cli:busybox", "unshare+chroot:busybox")
+REFERENCES = (
+    "runc:busybox",
+    "runc-run:busybox",
+    "crun:busybox",
+    "crun-run:busybox",
+    "minicontainer-cli:busybox",
+    "unshare+chroot:busybox",
+)
 BELOW_1_S, BELOW_10_S, SLOWER = 30, 15, 5
 FEWEST = 5  # rounds below which no interval is computed (statistics.FEWEST_FOR_INTERVAL)
 PER_SHOT_S, PER_ROUND_S = 0.002, 0.07  # the harness between shots, and the guard's quiet window

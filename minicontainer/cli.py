@@ -10,7 +10,7 @@ import sys
 
 from . import __version__
 from .options import HELP, Option, UsageError, describe, parse, table
-from .runtime import container, plan, spec
+from .runtime import foreground, plan, spec
 from .runtime.errors import RUNTIME_FAILED, ContainerError
 
 RUN_OPTIONS = [
@@ -121,10 +121,10 @@ def run(words: list[str]) -> int:
     if options["dry_run"]:
         _print_plan(plan.describe(steps))
         return 0
-    started = container.start(steps, trace=bool(trace))
+    started = foreground.attend(steps, trace=bool(trace))
     if trace:
         _print_trace(started.steps, as_json=trace == "json")
-    return container.wait(started)
+    return started.wait()
 
 
 def explain(words: list[str]) -> int:

@@ -75,7 +75,8 @@ def create(options: dict, args: list[str], log) -> int:
 
 def _create(options: dict, name: str, own_console, log):
     """Also for `run`, which in the foreground has a place for the terminal: `own_console()`."""
-    from .runtime import bundle, config, lifecycle
+    from .runtime import config, plan
+    from .runtime import create as making
 
     preserved = _preserved(options["preserve_fds"])
     directory = os.path.abspath(options["bundle"])
@@ -89,9 +90,9 @@ def _create(options: dict, name: str, own_console, log):
         console_fd = own_console()
     elif terminal:
         raise UsageError("process.terminal is true: --console-socket says where it goes")
-    chosen = bundle.Options(pivot=not options["no_pivot"], keyring=not options["no_new_keyring"],
+    chosen = plan.Options(pivot=not options["no_pivot"], keyring=not options["no_new_keyring"],
                             preserve_fds=preserved)  # fmt: skip
-    return lifecycle.create(
+    return making.create(
         options["root"], name, loaded, text, directory, chosen, log, console_fd,
         options["own_cgroup"], options["pid_file"] or "",
     )  # fmt: skip

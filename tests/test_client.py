@@ -97,8 +97,11 @@ def workers_of(helper: int) -> list[str]:
 
 
 def assert_no_container(helper: int) -> None:
-    """No worker of the helper has a child; the worker itself may just be on its way out."""
-    for worker in workers_of(helper):
+    """No worker has a child, and all end but the last, which is for the next call."""
+    *busy, idle = workers_of(helper)
+    with open(f"/proc/{idle}/task/{idle}/children") as children:
+        assert children.read() == ""
+    for worker in busy:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             with open(f"/proc/{worker}/task/{worker}/children") as children:
                 assert children.read() == ""
@@ -166,12 +169,26 @@ def test_killed_worker_takes_its_container_along(root):
                 open(f"/proc/{worker}/task/{worker}/children") as file,
             ):
                 container = int((file.read().split() or [0])[0])
+            if container:
+                break
     pidfd = os.pidfd_open(container)
     os.kill(worker, signal.SIGKILL)
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
     thread.join(20)
     assert result[0].returncode == 128 + signal.SIGKILL
+
+
+def test_killed_idle_worker_is_replaced(root):
+    helper = minicontainer.helper_start()
+    minicontainer.run(root, ["true"])
+    idle = int(workers_of(helper)[-1])
+    pidfd = os.pidfd_open(idle)
+    os.kill(idle, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 20)[0]  # dying, it could still take the request along
+    os.close(pidfd)
+    assert minicontainer.run(root, ["true"]).returncode == 0
+    assert minicontainer.helper_start() == helper
 
 
 def test_fork_of_the_caller_gets_a_helper_of_its_own(root):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicontainer.runtime import init, plan, report, spec, steps
-from minicontainer.runtime.failures import exec_failure
+from minicontainer.runtime import plan, report, spec, steps_files, steps_process
+from minicontainer.runtime.failures import exec_failure, hint
 from minicontainer.runtime.failures import failure as failure_of
-from tests.roots import COMMAND
+from tests.roots import COMMAND, ORDINARY_UID
 
 
 def names(described: list[dict]) -> list[str]:
@@ -32,7 +32,7 @@ def test_every_step_says_what_why_where_and_which_lesson(described):
         assert step["why"], step
         assert step["clause"], step
         assert step["lesson"].isdigit(), step
-        assert step["where"] in ("parent", "init")
+        assert step["where"] in ("parent", "outside", "init")
 
 
 def test_order_that_the_kernel_wants(described):
@@ -41,7 +41,7 @@ def test_order_that_the_kernel_wants(described):
     def before(first: str, second: str) -> None:
         assert order.index(first) < order.index(second), (first, second)
 
-    before("fork", "new session")
+    before("clone", "new session")
     before("private mounts", "bind root")
     before("mount /dev", "mount /dev/pts")
     before("mount /proc", "pivot_root")
@@ -51,9 +51,8 @@ def test_order_that_the_kernel_wants(described):
     before("identity", "die with parent")  # a change of ids clears PR_SET_PDEATHSIG
     before("close descriptors", "exec")
     assert order[-1] == "exec"
-    assert [step["where"] for step in described] == sorted(
-        (step["where"] for step in described), reverse=True
-    )
+    places = [("parent", "outside", "init").index(step["where"]) for step in described]
+    assert places == sorted(places)
 
 
 def test_explain_needs_no_privilege(root, ordinary_user):
@@ -61,8 +60,9 @@ def test_explain_needs_no_privilege(root, ordinary_user):
         [*ordinary_user, *COMMAND, "explain", "--rootfs", root, "sh"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "unshare(flags=CLONE_NEWTIME|CLONE_NEWUSER|CLONE_NEWPID)" in done.stdout
-    assert "write('/proc/self/uid_map'" in done.stdout
+    assert "clone3(flags=CLONE_NEWTIME|CLONE_NEWNS|" in done.stdout
+    assert "CLONE_NEWUSER" in done.stdout
+    assert f"write(file='/proc/PID/uid_map', text='0 {ORDINARY_UID} 1')" in done.stdout
 
 
 def test_rootless_has_one_id(root, ordinary_user):
@@ -86,7 +86,7 @@ def test_records_survive_the_pipe(records):
 
 
 def test_failures_name_step_call_and_fix():
-    step = steps.PivotRoot("/r")
+    step = steps_files.PivotRoot("/r")
     failure = failure_of([step, step, step], 2, 22, "pivot_root(new_root='.')", "mount it")
     assert str(failure) == (
         "step 2 of 3, pivot_root: invalid argument: pivot_root(new_root='.')\n  fix: mount it"
@@ -103,7 +103,7 @@ def test_failures_name_step_call_and_fix():
     ],
 )
 def test_exec_failures_have_dockers_codes_and_words(errno, code, words):
-    step = steps.Exec(["x"], ["PATH=/none"])
-    failure = exec_failure(step, errno, init.hint(step, OSError(errno, "")))
+    step = steps_process.Exec(["x"], ["PATH=/none"])
+    failure = exec_failure(step, errno, hint(step, OSError(errno, "")))
     assert (failure.exit_code, failure.errno) == (code, errno)
     assert words in str(failure)

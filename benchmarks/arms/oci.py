@@ -7,11 +7,14 @@ command, the same writable root, and a cgroup namespace beside the five others i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from typing import Any
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
@@ -20,34 +23,82 @@ from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
 
 
-class OciRuntime(Arm):
-    """`RUNTIME run` of a fresh container id for each shot."""
+class BundleArm(Arm):
+    """`RUNTIME run` of a fresh container id for each shot, from a bundle made by `config`.
+
+    command: the runtime, before its options and its verb.
+    """
 
     kind = "container"
     net_mode = "none"
 
-    def __init__(self, runtime: str, root: str) -> None:
+    def __init__(self, name: str, runtime: str, root: str, command: list[str]) -> None:
         super().__init__()
+        self.name = f"{name}:{root}"
         self.runtime = runtime
-        self.name = f"{runtime}:{root}"
         self.root = root
-        self.tool = shutil.which(runtime, path=PATH) or ""
-        self.runtime_version = first_line(self.tool) if self.tool else ""
+        self.command = command
         self.ids = itertools.count()
+
+    def config(self) -> dict[str, Any]:
+        """The bundle's config.json. Raises ArmFailed."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        name = self.name.replace(":", "-")
+        self.bundle = os.path.join(run_directory(), name)
+        self.state = os.path.join(run_directory(), f"{name}.state")
+        shutil.rmtree(self.bundle, ignore_errors=True)
+        os.makedirs(self.bundle)
+        config = self.config()
+        with open(os.path.join(self.bundle, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        self.argv = [*self.command, "--root", self.state, "run", "--bundle", self.bundle]
+        self.params["command"] = self.argv
+
+    def shoot(self) -> Shot:
+        name = self.fresh_id()
+        with self.deleted_on_failure(name):
+            return shoot_command([*self.argv, name])
+
+    def fresh_id(self) -> str:
+        return f"bench-{os.getpid()}-{self.root}-{next(self.ids)}"
+
+    @contextlib.contextmanager
+    def deleted_on_failure(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            tidy([*self.command, "--root", self.state, "delete", "--force", name])
+            raise
+
+    def fix_for(self, failure: str) -> str:
+        if "hybrid" in failure:
+            return "boot with systemd.unified_cgroup_hierarchy=1 (crun refuses the hybrid layout)"
+        by_hand = [*self.params.get("command", [*self.command, "spec"]), "test"]
+        return f"try it by hand: {' '.join(by_hand)}"
+
+    def close(self) -> None:
+        if hasattr(self, "bundle"):
+            shutil.rmtree(self.bundle, ignore_errors=True)
+            shutil.rmtree(self.state, ignore_errors=True)
+
+
+class OciRuntime(BundleArm):
+    """A runtime that is one installed program, with its own example of a bundle."""
+
+    def __init__(self, runtime: str, root: str) -> None:
+        self.tool = installed(runtime)
+        super().__init__(runtime, runtime, root, [self.tool])
+        self.runtime_version = first_line(self.tool) if self.tool else ""
         self.params["isolation"] = (
             "6 namespaces, pivot_root, mounts, masks, capabilities, cgroup; no seccomp"
         )
 
     def unavailable(self) -> Skip | None:
-        if not self.tool:
-            return Skip(f"{self.runtime} is not installed", f"apt-get install {self.runtime}")
-        return roots.missing(self.root)
+        return missing_program(self.tool, self.runtime) or roots.missing(self.root)
 
-    def prepare(self) -> None:
-        self.bundle = os.path.join(run_directory(), self.name.replace(":", "-"))
-        self.state = os.path.join(run_directory(), self.runtime)
-        shutil.rmtree(self.bundle, ignore_errors=True)
-        os.makedirs(self.bundle)
+    def config(self) -> dict[str, Any]:
         rootless = [] if os.geteuid() == 0 else ["--rootless"]
         said = subprocess.run(
             [self.tool, "spec", *rootless],
@@ -59,43 +110,25 @@ class OciRuntime(Arm):
         )
         if said.returncode != 0:
             raise ArmFailed(f"{self.runtime} spec: {said.stderr.strip()[-300:]}")
-        path = os.path.join(self.bundle, "config.json")
-        with open(path, encoding="utf-8") as file:
-            spec = json.load(file)
+        with open(os.path.join(self.bundle, "config.json"), encoding="utf-8") as file:
+            spec: dict[str, Any] = json.load(file)
         spec["process"].update(terminal=False, args=["/probe"])
         spec["root"] = {"path": roots.tree(self.root), "readonly": False}
         kinds = {space["type"] for space in spec["linux"]["namespaces"]}
         if "cgroup" not in kinds:
             spec["linux"]["namespaces"].append({"type": "cgroup"})
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(spec, file)
-        self.argv = [self.tool, "--root", self.state, "run", "--bundle", self.bundle]
-        self.params["command"] = self.argv
+        return spec
 
-    def shoot(self) -> Shot:
-        name = f"bench-{os.getpid()}-{self.root}-{next(self.ids)}"
-        done = False
-        try:
-            shot = shoot_command([*self.argv, name])
-            done = True
-            return shot
-        finally:
-            if not done:
-                self._delete(name)
 
-    def _delete(self, name: str) -> None:
-        tidy([self.tool, "--root", self.state, "delete", "--force", name])
+def installed(runtime: str) -> str:
+    """Path of the program, "" when there is none."""
+    return shutil.which(runtime, path=PATH) or ""
 
-    def fix_for(self, failure: str) -> str:
-        if "hybrid" in failure:
-            return "boot with systemd.unified_cgroup_hierarchy=1 (crun refuses the hybrid layout)"
-        by_hand = [*self.params.get("command", [self.tool, "spec"]), "test"]
-        return f"try it by hand: {' '.join(by_hand)}"
 
-    def close(self) -> None:
-        if hasattr(self, "bundle"):
-            shutil.rmtree(self.bundle, ignore_errors=True)
-            shutil.rmtree(self.state, ignore_errors=True)
+def missing_program(tool: str, runtime: str) -> Skip | None:
+    if tool:
+        return None
+    return Skip(f"{runtime} is not installed", f"apt-get install {runtime}")
 
 
 def oci_arms() -> list[Arm]:

@@ -6,12 +6,20 @@ from __future__ import annotations
 
 import os
 import re
+from types import ModuleType
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Phase, Shot, Skip
 
 _GUEST_CLOCK = re.compile(rb"mono_ns=(\d+)")
 TIMEOUT_S = 60.0  # emulated, on a loaded machine
+
+
+def _hypervisor() -> ModuleType:
+    """Only when a machine is asked for: libvirt-python may be missing (ImportError)."""
+    from benchmarks import hypervisor
+
+    return hypervisor
 
 
 class VirtualMachine(Arm):
@@ -36,21 +44,17 @@ class VirtualMachine(Arm):
         if os.uname().machine != "x86_64":
             return Skip("the guests signal through an I/O port: x86 only", "use an x86-64 host")
         try:
-            from benchmarks import hypervisor
+            _hypervisor().connection()
         except ImportError as error:
             return Skip(f"libvirt-python: {error}", "sudo ./workshop setup")
-        try:
-            hypervisor.connection()
         except ArmFailed as failure:
             fix = "sudo systemctl start libvirtd (without systemd: use ./workshop compare)"
             return Skip(f"no libvirt: {failure}", fix)
         return roots.missing_guest(self.root)
 
     def prepare(self) -> None:
-        from benchmarks import hypervisor
-
-        self.runtime_version = hypervisor.version()
-        chosen = hypervisor.accelerator(linux=bool(self.root))
+        self.runtime_version = _hypervisor().version()
+        chosen = _hypervisor().accelerator(linux=bool(self.root))
         self.kvm = chosen.kvm
         self.accel = chosen.badge
         self.params["why_not_kvm"] = chosen.why_not_kvm
@@ -71,9 +75,7 @@ class VirtualMachine(Arm):
         return self._shoot(traced=True)
 
     def _shoot(self, traced: bool) -> Shot:
-        from benchmarks import hypervisor
-
-        times = hypervisor.boot(
+        times = _hypervisor().boot(
             self.domain, self.tier, self.root, kvm=self.kvm, timeout_s=TIMEOUT_S, traced=traced
         )
         return Shot(
@@ -87,10 +89,9 @@ class VirtualMachine(Arm):
 
     def close(self) -> None:
         try:
-            from benchmarks import hypervisor
+            _hypervisor().remove_logs(self.domain)
         except ImportError:
             return
-        hypervisor.remove_logs(self.domain)
 
 
 def phases(times, linux: bool) -> list[Phase]:

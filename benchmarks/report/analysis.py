@@ -10,13 +10,11 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import results
+from benchmarks.budgets import ALLOWANCES
 from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize, verdict
 
 FIRST, WHOLE = "start.first_instruction", "start.whole_process"
 KINDS = ("process", "container", "vm")
-# (arm, how many times the reference runtime it may take), whole process.
-BUDGETS = (("minicontainer-cli", 1.0), ("minicontainer-library", 0.4))
-BUDGET_AGAINST = "runc"
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,7 @@ class Waterfall:
 class Budget:
     arm: str
     limit: float
+    against: str
     ratio: Ratio
 
     @property
@@ -99,7 +98,7 @@ class Budget:
             return "not resolved"
         if self.ratio.high <= self.limit:
             return "met"
-        return "missed" if self.ratio.low > self.limit else "not resolved"
+        return "not met" if self.ratio.low > self.limit else "not resolved"
 
 
 @dataclass(frozen=True)
@@ -257,14 +256,13 @@ def _waterfalls(table: pd.DataFrame) -> dict[str, Waterfall]:
 
 
 def _budgets(shots: pd.DataFrame, seed: int) -> list[Budget]:
-    """minicontainer against runc on the same tree, whole process, in the same rounds."""
+    """Every allowance whose two arms were measured on the same tree, in the same rounds."""
     found = []
-    for name in sorted(shots.arm.unique()):
-        runtime, _, root = name.partition(":")
-        limit = dict(BUDGETS).get(runtime)
-        against = _of(shots, f"{BUDGET_AGAINST}:{root}", WHOLE)
-        if limit is not None and len(against):
-            pair = _paired(_of(shots, name, WHOLE), against, seed)
+    trees = sorted({name.partition(":")[2] for name in shots.arm.unique()})
+    for allowed in ALLOWANCES:
+        for tree in trees:
+            arm, against = f"{allowed.arm}:{tree}", f"{allowed.against}:{tree}"
+            pair = _paired(_of(shots, arm, WHOLE), _of(shots, against, WHOLE), seed)
             if pair:
-                found.append(Budget(name, limit, pair))
+                found.append(Budget(arm, allowed.limit, against, pair))
     return found

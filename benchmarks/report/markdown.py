@@ -34,7 +34,7 @@ def render(analysis: Analysis, figures: list[Drawn]) -> str:
     parts += ["## All arms", arms_table(analysis)]
     if analysis.budgets:
         budgets = [
-            (b.arm, f"≤ × {b.limit} of runc", words.times(b.ratio), b.verdict)
+            (b.arm, f"≤ × {b.limit} of {b.against}", words.times(b.ratio), b.verdict)
             for b in analysis.budgets
         ]
         head = ("arm", "budget", "measured", "verdict")

@@ -8,6 +8,16 @@ from benchmarks.report import words
 from benchmarks.report.analysis import Analysis
 
 
+def budgets(analysis: Analysis) -> list[str]:
+    """One line for each budget whose arms were measured, and who lives as long as a container."""
+    lines = []
+    for budget in analysis.budgets:
+        measured = f"whole process {words.times(budget.ratio)} of {budget.against}"
+        allowed = f"allowed × {budget.limit}"
+        lines.append(f"budget {budget.verdict}: {budget.arm}: {measured}, {allowed}")
+    return lines + words.residents(analysis)
+
+
 def render(analysis: Analysis, directory: str) -> str:
     rows = [("arm", "first instruction (95%; n)", f"{analysis.reference} × (95%; n)", "verdict")]
     rows += [
@@ -23,9 +33,7 @@ def render(analysis: Analysis, directory: str) -> str:
     if any(arm.emulated for arm in analysis.arms):
         lines.append(f"[tcg] is {words.EMULATED}.")
     lines += [words.sentence(words.noise(analysis)), words.guard(analysis)]
-    for budget in analysis.budgets:
-        against = f"whole process {words.times(budget.ratio)} of runc"
-        lines.append(f"budget {budget.verdict}: {budget.arm}: {against}, allowed × {budget.limit}")
+    lines += budgets(analysis)
     for claim in words.claims(analysis):
         lines.append(f"{claim.claim}: {claim.verdict}.")
     for skip in analysis.skips:

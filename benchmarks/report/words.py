@@ -159,6 +159,26 @@ class Claim:
     verdict: str
 
 
+def residents(analysis: Analysis) -> list[str]:
+    """What lives as long as a created, and as a running container, for each arm that looked. Of
+    ours only the container's first process may.
+    """
+    lines = []
+    for arm in analysis.arms:
+        for state, found in (arm.params.get("residents") or {}).items():
+            who = ", ".join(
+                f"{one['program']} ({one['pss_kib'] / 1024:.1f} MiB"
+                f"{'' if one['in_container'] else ', not in the container'})"
+                for one in found
+            )
+            said = f"{arm.name}: a {state} container keeps alive: {who}"
+            if arm.name.startswith("minicontainer-"):
+                alone = len(found) == 1 and found[0]["in_container"]
+                said = f"budget {'met' if alone else 'not met'}: {said}; allowed: its first process"
+            lines.append(said)
+    return lines
+
+
 def claims(analysis: Analysis) -> list[Claim]:
     """The lecture's table, row by row: what it says, what we measured, what others did, the
     verdict.

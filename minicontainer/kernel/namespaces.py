@@ -37,10 +37,6 @@ NAMESPACES = {
     "cgroup": ("cgroup", CLONE_NEWCGROUP, "the root of the cgroup tree"),
 }
 
-# These take effect for the *children* of the process that calls unshare(2), so one must fork after
-# it. The user namespace comes with them: it has to own the others.
-FOR_CHILDREN = ("user", "pid", "time")
-
 
 def available() -> list[str]:
     """The namespaces that this kernel has, in the order of `NAMESPACES`."""

@@ -434,10 +434,12 @@ def _fork_by(number: int, *arguments) -> int:
     return pid
 
 
-def _fork_into(cgroup_fd: int) -> int:
+def _clone(flags: int, cgroup_fd: int) -> int:
     # A process that is born in a v2 group needs no move, for which the kernel waits some 10 ms.
     arguments = (ctypes.c_uint64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
-    arguments[0], arguments[4], arguments[10] = CLONE_INTO_CGROUP, 17, cgroup_fd  # 17 is SIGCHLD
+    arguments[0], arguments[4] = flags, 17  # SIGCHLD
+    if cgroup_fd >= 0:
+        arguments[0], arguments[10] = flags | CLONE_INTO_CGROUP, cgroup_fd
     return _fork_by(SYS_CLONE3, ctypes.byref(arguments), _ULONG(88))
 
 
@@ -446,7 +448,7 @@ def _fork_sibling() -> int:
     return _fork_by(SYS_CLONE, _ULONG(CLONE_PARENT | 17), zero, zero, zero, zero)
 
 
-fork_into = Syscall("clone3 CLONE_INTO_CGROUP", _fork_into, cgroup=str)
+clone = Syscall("clone3", _clone, flags=_Flags("CLONE_"), cgroup=str)  # cgroup -1: the caller's
 fork_sibling = Syscall("clone CLONE_PARENT", _fork_sibling)  # the child is our parent's child
 _prlimit = _c("prlimit", _INT, _INT, _PTR, _PTR)
 

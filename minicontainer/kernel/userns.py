@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from . import syscalls
+
 
 def write_single_id_map(inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int):
     """Map one user and one group of the parent namespace into the caller's new user namespace.
@@ -14,37 +16,30 @@ def write_single_id_map(inside_uid: int, outside_uid: int, inside_gid: int, outs
 
     Raises OSError, EPERM where the host forbids unprivileged user namespaces.
     """
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{inside_uid} {outside_uid} 1")
-    _write("/proc/self/gid_map", f"{inside_gid} {outside_gid} 1")
+    syscalls.write_file("/proc/self/setgroups", "deny")
+    syscalls.write_file("/proc/self/uid_map", f"{inside_uid} {outside_uid} 1")
+    syscalls.write_file("/proc/self/gid_map", f"{inside_gid} {outside_gid} 1")
 
 
-def _write(path: str, text: str) -> None:
-    # One write(2), and the descriptor closed at once: the kernel takes a map only whole.
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, f"write({path!r}, {text!r})") from None
-    finally:
-        os.close(fd)
+def map_text(maps: list[dict]) -> str:
+    """What /proc/PID/uid_map takes, from OCI's containerID, hostID, size."""
+    return "\n".join(f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps)
 
 
 def write_maps(pid: int, uid_maps: list[dict], gid_maps: list[dict]) -> None:
-    """Map ids into the new user namespace of process `pid`; OCI's containerID, hostID, size.
+    """Map ids into the new user namespace of process `pid`, a child of ours; see `map_text`.
 
     root writes them itself; an ordinary user may map nothing but itself (`needs_helper`), and for
     more has newuidmap(1) and newgidmap(1) do it, from the ranges of /etc/subuid and /etc/subgid.
     Raises OSError.
     """
     for name, maps, own in (("gid", gid_maps, os.getegid()), ("uid", uid_maps, os.geteuid())):
-        lines = [f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps]
         if needs_helper(maps, own):
-            _map_by_helper(f"new{name}map", pid, " ".join(lines).split())
+            _map_by_helper(f"new{name}map", pid, map_text(maps).split())
             continue
         if name == "gid" and os.geteuid() != 0:
-            _write(f"/proc/{pid}/setgroups", "deny")
-        _write(f"/proc/{pid}/{name}_map", "\n".join(lines))
+            syscalls.write_file(f"/proc/{pid}/setgroups", "deny")
+        syscalls.write_file(f"/proc/{pid}/{name}_map", map_text(maps))
 
 
 def needs_helper(maps: list[dict], own: int) -> bool:

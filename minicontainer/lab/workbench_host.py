@@ -18,7 +18,7 @@ from ..kernel.syscalls import (
     MS_RDONLY,
     MS_REC,
 )
-from ..runtime import steps
+from ..runtime import steps, steps_files
 from . import elf
 from .workbench_limits import write
 
@@ -100,7 +100,7 @@ def system_mounts(root: int) -> None:
     except PermissionError:  # parts of the host's are covered: inside docker or podman
         mounts.mount_in_root(root, "/sys", "/sys", None, nothing | MS_BIND | MS_REC, None)
     # In memory like the root: the device nodes are the host's, bound.
-    context = steps.Context(-1)
+    context = steps.Context()
     context.root_fd = root
     for path, fstype, data in (
         ("/dev", "tmpfs", "mode=755,size=64k"),
@@ -108,7 +108,7 @@ def system_mounts(root: int) -> None:
         ("/dev/shm", "tmpfs", "mode=1777,size=16m"),
     ):
         mounts.mount_in_root(root, fstype, path, fstype, MS_NOSUID | MS_NOEXEC, data)
-    steps.Devices(bind=True).apply(context)
+    steps_files.Devices([], bind=True).apply(context)
 
 
 def furnish(root: str, program: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..kernel import namespaces
+from ..kernel import capabilities, namespaces
 from . import jsonfile
 from .checks import (
     UINT32,
@@ -216,11 +216,19 @@ def _check_label(label: str, where: str) -> None:
 
 def warnings(config: dict) -> list[str]:
     """What is accepted, and has no effect."""
-    found = []
-    process, linux = config["process"], config["linux"]
-    for where, label in (("process.apparmorProfile", process.get("apparmorProfile")),
-                         ("process.selinuxLabel", process.get("selinuxLabel")),
-                         ("linux.mountLabel", linux.get("mountLabel"))):  # fmt: skip
-        if label and label != "unconfined":
-            found.append(f"{where}: {label!r} has no effect: that module is not active here")
+    label = config["linux"].get("mountLabel")
+    return process_warnings(config["process"]) + _without_effect("linux.mountLabel", label)
+
+
+def process_warnings(process: dict) -> list[str]:
+    """The same for a process object alone."""
+    _, found = capabilities.parse(process.get("capabilities") or {}, strict=False)
+    for name in ("apparmorProfile", "selinuxLabel"):
+        found += _without_effect(f"process.{name}", process.get(name))
     return found
+
+
+def _without_effect(where: str, label: str | None) -> list[str]:
+    if not label or label == "unconfined":
+        return []
+    return [f"{where}: {label!r} has no effect: that module is not active here"]

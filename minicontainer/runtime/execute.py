@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from ..kernel import namespaces
-from . import bundle, home, jsonfile, lifecycle, steps, steps_host, steps_process
 from . import config as configs
+from . import home, jsonfile, plan, steps, steps_host
 from . import state as states
 from .errors import ContainerError, kernel_words
 from .launch import Launch, launch
@@ -87,17 +87,18 @@ def start(
     context.setgroups = steps_host.may_setgroups(state.pid)
     uid = (process.get("user") or {}).get("uid", 0)
     process = {**process, "env": home.add(process.get("env") or [], f"/proc/{state.pid}/root", uid)}
-    plan, warnings = _plan(process, profile, preserve_fds, group, _foreign(state.pid))
+    options = plan.Options(preserve_fds=preserve_fds)
+    steps_ = _plan(process, profile, options, group, _foreign(state.pid))
 
     def journal(pid: int) -> None:
         if pid_file:
-            lifecycle.write_pid_file(pid_file, pid)
+            states.write_pid_file(pid_file, pid)
 
     try:
-        launch(plan, context, journal)
+        launch(steps_, context, journal)
     finally:
         os.close(context.pidfd)
-        for warning in [*warnings, *context.warnings]:
+        for warning in [*configs.process_warnings(process), *context.warnings]:
             log(warning)
     return context.pid
 
@@ -108,17 +109,16 @@ def _foreign(pid: int) -> list[str]:
     return [kind for kind in own if own[kind] != theirs[kind]]
 
 
-def _plan(process: dict, profile: dict | None, preserve_fds: int, group, kinds: list[str]):
-    plan: list[steps.Step] = []
+def _plan(process: dict, profile: dict | None, options: plan.Options, group, kinds: list[str]):
+    found: list[steps.Step] = []
     if group:
-        plan.append(steps_host.EnterCgroup(group))
-    plan += [steps_host.JoinContainer(kinds), steps_host.ForkSibling()]
-    plan += bundle.outside_steps(process, {}, None)
-    plan += [steps.NewSession(), steps_process.NewKeyring()]
+        found.append(steps_host.EnterCgroup(group, "stage"))
+    found += [steps_host.JoinContainer(kinds), steps_host.ForkSibling()]
+    found += plan.outside_steps(process, {}, None)
+    found += [steps.NewSession(), steps.NewKeyring()]
     if process.get("terminal"):
         from . import steps_console
 
         uid = (process.get("user") or {}).get("uid", 0)
-        plan.append(steps_console.Console(process.get("consoleSize"), uid, in_container=True))
-    finish, warnings = bundle.process_steps(process, profile, preserve_fds, [])
-    return plan + finish, warnings
+        found.append(steps_console.Console(process.get("consoleSize"), uid, in_container=True))
+    return found + plan.process_steps(process, profile, options, [])

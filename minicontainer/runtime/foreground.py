@@ -1,25 +1,82 @@
-"""`run`: create and start a container, stand by it until it ends, delete it."""
+"""Stand by a process until it ends: pass signals on, and its terminal; then docker's exit code.
+
+Three callers: `attend` for containers that live and die with their caller (the library, and
+`minicontainer run`), `run` and `execute` for the OCI runtime's commands of that name.
+"""
 
 from __future__ import annotations
 
+# The C module: `signal` itself imports enum, which costs a start 2 ms.
+import _signal as signal
 import os
+import select
 
-from . import container, lifecycle
+from . import launch, report
+from .errors import SIGNALLED
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
     from _socket import socket
 
+# What a terminal or a supervisor sends to a program. SIGKILL and SIGSTOP cannot be passed on:
+# the first takes an attended container with us (see the step "die with parent").
+FORWARDED = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT",
+                 "SIGWINCH")
+)  # fmt: skip
+# Their default action does not end a process.
+_HARMLESS = (signal.SIGCONT, signal.SIGWINCH)
+
+
+class Attended:
+    """A running container: pid of its init on the host, and what its start reported."""
+
+    __slots__ = ("_alive_fd", "_wakeup_fd", "pid", "steps")
+
+    def __init__(self, pid: int, steps: list[dict], alive_fd: int, wakeup_fd: int) -> None:
+        self.pid = pid
+        self.steps = steps  # only when traced: see `report.steps`
+        self._alive_fd = alive_fd
+        self._wakeup_fd = wakeup_fd
+
+    def wait(self, hangup_fd: int = -1) -> int:
+        """Pass signals on until the container has ended; returns docker's exit code.
+
+        hangup_fd: a socket; when its peer stops writing or goes away the container is killed.
+        """
+        code = wait(self.pid, self._wakeup_fd, hangup_fd)
+        os.close(self._alive_fd)
+        return code
+
+
+def attend(plan, stdio=None, trace: bool = False) -> Attended:
+    """Apply a plan with `attended`; returns when the command runs.
+
+    stdio: three descriptors for the command. Raises ContainerError when a step failed, and then
+    nothing is left. Signals of FORWARDED are held back from here on, until `wait` passes them on.
+    """
+    wakeup_fd = catch_signals()
+    context = launch.Launch(traced=trace)
+    context.ignored, context.stdio = FORWARDED, stdio
+    context.alive_fd, alive_write = os.pipe()
+    context.opened.append(context.alive_fd)
+    context.kept.append(alive_write)
+    launch.launch(plan, context)
+    return Attended(context.pid, report.steps(plan, context.records), alive_write, wakeup_fd)
+
 
 def run(options: dict, create, log) -> int:
     """create gets a function that makes a place for the terminal; returns docker's exit code."""
+    from . import lifecycle
+
     terminal = _Terminal()
     own = None if options["detach"] or options["console_socket"] else terminal.open
     try:
         state = create(own)
         try:
             # Ours from here on: we are its parent
-            wakeup_fd = -1 if options["detach"] else container._catch_signals()
+            wakeup_fd = -1 if options["detach"] else catch_signals()
             lifecycle.start(state, log)
             if options["detach"]:
                 return 0
@@ -37,7 +94,7 @@ def run(options: dict, create, log) -> int:
 def execute(options: dict, own_console: bool, start) -> int:
     """`exec`: the same for one more process, which is deleted by itself."""
     terminal = _Terminal()
-    wakeup_fd = -1 if options["detach"] else container._catch_signals()
+    wakeup_fd = -1 if options["detach"] else catch_signals()
     try:
         pid = start(terminal.open if own_console and not options["detach"] else None)
         return 0 if options["detach"] else _wait(pid, wakeup_fd, terminal)
@@ -50,9 +107,64 @@ def _wait(pid: int, wakeup_fd: int, terminal) -> int:
     if master >= 0:
         from ..kernel import pty
 
-        pty.relay(master, 0, 1, wakeup_fd, lambda number: container._forward(pid, number))
-    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    return container.wait(container.Container(pid, [], nothing, wakeup_fd))
+        pty.relay(master, 0, 1, wakeup_fd, lambda number: _forward(pid, number))
+    return wait(pid, wakeup_fd)
+
+
+def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1) -> int:
+    """Pass signals on to our child until it has ended; see `Attended.wait`."""
+    poll = select.poll()
+    pidfd = os.pidfd_open(pid)
+    poll.register(pidfd, select.POLLIN)
+    poll.register(wakeup_fd, select.POLLIN)
+    if hangup_fd >= 0:
+        poll.register(hangup_fd, select.POLLRDHUP)
+    killed_by = 0
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if pidfd in ready:
+            break
+        if wakeup_fd in ready:
+            for number in os.read(wakeup_fd, 64):
+                if not _forward(pid, number):
+                    killed_by = number
+        if hangup_fd in ready:
+            os.kill(pid, signal.SIGKILL)
+            poll.unregister(hangup_fd)
+    _, status = os.waitpid(pid, 0)
+    os.close(pidfd)
+    if os.WIFSIGNALED(status):
+        return SIGNALLED + (killed_by or os.WTERMSIG(status))
+    return os.WEXITSTATUS(status)
+
+
+def _forward(pid: int, number: int) -> bool:
+    """Give a signal to PID 1 of the container; False when that ended it.
+
+    The kernel drops a signal to a PID 1 that has no handler for it (pid_namespaces(7)), which would
+    leave `run … sleep 100` deaf to Ctrl-C. As any other process would die of it, it dies.
+    """
+    os.kill(pid, number)
+    if number in _HARMLESS:
+        return True
+    bit = 1 << (number - 1)
+    with open(f"/proc/{pid}/status") as status:
+        for line in status:
+            if line.startswith(("SigIgn:", "SigCgt:")) and int(line.split()[1], 16) & bit:
+                return True
+    os.kill(pid, signal.SIGKILL)
+    return False
+
+
+def catch_signals() -> int:
+    """Have the signals of FORWARDED written to a pipe; returns its read end."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    signal.set_wakeup_fd(write_fd)
+    for number in FORWARDED:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup(1)
+            signal.signal(number, lambda *_: None)
+    return read_fd
 
 
 class _Terminal:

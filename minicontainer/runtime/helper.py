@@ -2,8 +2,8 @@
 
 A notebook's kernel has threads: it may neither unshare a user namespace (EINVAL) nor fork safely.
 So `minicontainer.client` runs `serve` once, in a `python -I -S`, and sends it requests over a Unix
-socket. For each request the helper forks a worker, which starts one container and
-stands by it; the helper itself never waits for anything but the next request.
+socket. For each request there is a forked worker, which starts one container and stands by it;
+the helper itself never waits for anything but the next request.
 
 A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool} with four descriptors
 (SCM_RIGHTS): stdin, stdout, stderr, and a stream socket on which the worker writes JSON lines:
@@ -18,31 +18,38 @@ import json
 import os
 import socket
 
-from . import container, plan
+from . import foreground, plan
 from .errors import ContainerError
 
 MAX_REQUEST = 1 << 20
 
 
 def serve(fd: int) -> None:
-    """Fork a worker for each request on the socket `fd`, until the caller's end of it closes."""
+    """Have a worker for each request on the socket `fd`, until the caller's end of it closes."""
     connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     while True:
-        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
-        if not message:
-            return
+        # The next worker is forked before there is a request: that is a millisecond less to wait
+        busy, busy_write = os.pipe()
         if os.fork() == 0:
-            connection.close()
+            os.close(busy)
             try:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                work(json.loads(message), fds[:3], fds[3])
+                message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+                os.write(busy_write, b"1" if message else b"0")
+                os.close(busy_write)
+                if message:
+                    connection.close()
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                    work(json.loads(message), fds[:3], fds[3])
             finally:
                 os._exit(0)
-        for fd in fds:
-            os.close(fd)
+        os.close(busy_write)
+        word = os.read(busy, 1)  # nothing, should it be killed before a request came
+        os.close(busy)
+        if word == b"0":
+            return
 
 
 def work(request: dict, stdio, events: int) -> None:
@@ -53,11 +60,11 @@ def work(request: dict, stdio, events: int) -> None:
 
     try:
         steps = plan.build(request["spec"])
-        started = container.start(steps, stdio, request["trace"])
+        started = foreground.attend(steps, stdio, request["trace"])
         for fd in stdio:
             os.close(fd)  # or the caller would never see the end of the container's output
         tell(started=started.pid, steps=started.steps)
-        tell(exit=container.wait(started, hangup_fd=events))
+        tell(exit=started.wait(hangup_fd=events))
     except ContainerError as error:
         tell(error=error.message, hint=error.hint, step=error.step, errno=error.errno,
              exit_code=error.exit_code)  # fmt: skip

@@ -14,6 +14,7 @@ import select
 from . import jsonfile
 from .errors import ContainerError, kernel_words
 
+BEFORE_PIVOT = ("prestart", "createRuntime", "createContainer")
 _SHOWN = 1000  # bytes of a failed hook's output in the error
 
 

@@ -1,13 +1,15 @@
-"""From a plan to a running init: our process, the stage between, and init, which talk over pipes.
+"""From a plan to a running init: up to three processes that talk over pipes.
 
-    ours    steps "parent"; forks the stage
-    stage   steps "stage": enters the cgroup and the namespaces that only children get; forks init,
-            as our child, and ends
+    ours    steps "parent", the last of which may clone init
+    stage   else steps "stage": enters the namespaces that only children get, and forks init as a
+            child of ours; it ends then
     ours    writes init's pid down, then steps "outside"
     init    steps "init", the last of which is exec
 
 Init does nothing before our word, which comes when its pid is on disk: whoever kills us, nobody
-loses it. The end of our pipe is the end of the processes that wait for it.
+loses it. The end of our pipe is the end of the processes that wait for it. After pivot_root every
+file is the stranger's, Python's library included, so nothing may be imported in there: the import
+system is emptied first.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from __future__ import annotations
 import _signal as signal
 import os
 import sys
+from time import monotonic_ns
 
 from ..kernel import syscalls
 from . import report
 from .errors import RUNTIME_FAILED, ContainerError
-from .failures import failure
-from .init import hint
-from .steps import Context
-from .steps_host import MapIdsFromOutside
+from .failures import failure, hint
+from .steps import Context, Step
+from .steps_host import Clone, MapIds
 
 _END = b"\x1e"
 
@@ -37,36 +39,52 @@ class Launch(Context):
     setgroups    whether the user namespace allows setgroups(2)
     console_fd   connection on which the terminal's master is sent
     exec_fifo, result_fifo   see `state`
+    alive_fd     attended: read end of a pipe that hangs up when our process ends
+    stdio        descriptors that become init's 0, 1, 2; None: ours
+    ignored      signals that stay ignored when they are, as under nohup(1)
+    records      of what is done, when traced: see `report`
     """
 
     __slots__ = (
-        "console_fd", "exec_fifo", "go_fd", "group", "hint", "namespaces", "opened", "pid",
-        "pidfd", "report_fd", "result_fifo", "setgroups", "state", "warnings",
+        "alive_fd", "console_fd", "exec_fifo", "go_fd", "group", "ignored", "kept", "namespaces",
+        "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo", "setgroups",
+        "state", "stdio", "traced", "warnings",
     )  # fmt: skip
 
-    def __init__(self, group, state: dict) -> None:
-        super().__init__(-1)
+    def __init__(self, group=None, state: dict | None = None, traced: bool = False) -> None:
+        super().__init__()
         self.group = group
-        self.state = state
+        self.state = state or {}
+        self.traced = traced
         self.namespaces: dict[str, int] = {}
         self.opened: list[int] = []  # for init, and to be closed here
+        self.kept: list[int] = []  # for us, and to be closed there
         self.warnings: list[str] = []
-        self.hint = ""
+        self.records: list[list[str]] = []
+        self.ignored: tuple[int, ...] = ()
+        self.stdio: list[int] | None = None
         self.setgroups = True
-        self.pid = 0
-        self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = -1
+        self.pid = self.number = 0
+        self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = self.alive_fd = -1
         self.report_fd = self.go_fd = -1  # open in the stage and in init only
+
+    def tell(self, *fields) -> None:
+        """A record for our first process."""
+        if self.report_fd < 0:
+            self.records.append([str(field) for field in fields])
+        else:
+            os.write(self.report_fd, report.encode(*fields))
 
     def warn(self, text: str) -> None:
         """Something that was asked for is not there; the container works without."""
         if self.report_fd < 0:
             self.warnings.append(text)
         else:
-            os.write(self.report_fd, report.encode("warning", text))
+            self.tell("warning", text)
 
     def ask(self, kind: str, *fields) -> str:
         """Have our first process do something; returns its answer. Ends with that process."""
-        os.write(self.report_fd, report.encode(kind, *fields))
+        self.tell(kind, *fields)
         return self.answer()
 
     def answer(self) -> str:
@@ -79,51 +97,90 @@ class Launch(Context):
             text += part
         return text.decode().rstrip("\n")
 
+    def apply(self, step: Step, number: int) -> None:
+        """Apply a step, and tell about it when traced."""
+        self.number, self.hint = number, ""
+        begin = monotonic_ns() if self.traced else 0
+        if self.traced and step.name == "exec":  # no word comes back from one that succeeds
+            self.tell("step", number, begin, begin)
+        step.apply(self)
+        if self.traced:
+            self.tell("step", number, begin, monotonic_ns())
 
-def launch(plan, context: Launch, journal, before_pivot=None) -> None:
+    def on_call(self, text: str, result, begin: int, end: int) -> None:
+        """For `syscalls.trace`."""
+        self.tell("call", self.number, text, result, begin, end)
+
+
+def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
     """Apply the plan until init waits for `start`, or until exec when it has no such step.
 
     journal       called with init's pid before that does anything
     before_pivot  called when the container is mounted, for hooks
     Raises ContainerError; then neither stage nor init are left. `context.pid` is our child.
     """
-    apply(plan, context, "parent")
+    if context.traced:
+        syscalls.trace = context.on_call
+    try:
+        _launch(plan, context, journal, before_pivot)
+    finally:
+        syscalls.trace = None
+
+
+def _launch(plan, context: Launch, journal, before_pivot) -> None:
+    clone = next((step for step in plan if isinstance(step, Clone)), None)
+    _here(plan, context, "parent")
     report_read, report_write = os.pipe()
     go_read, go_write = os.pipe()
-    stage = context.group.fork() if context.group else syscalls.fork()
-    if stage == 0:
+    begin = monotonic_ns()
+    if clone:
+        child = _try(plan, clone, clone.fork, context)
+    else:
+        child = context.group.fork() if context.group else syscalls.fork()
+    if child == 0:
         try:
-            os.close(report_read)
-            os.close(go_write)
+            for fd in (report_read, go_write, *context.kept):
+                os.close(fd)
             context.report_fd, context.go_fd = report_write, go_read
-            _stage(plan, context)
+            _inside(plan, context, ("init",) if clone else ("stage", "init"))
         finally:
             os._exit(RUNTIME_FAILED)
     for fd in (report_write, go_read, *context.opened):
         os.close(fd)
+
+    def born(pid: int) -> None:
+        context.pid = pid
+        if journal:
+            journal(pid)
+        _here(plan, context, "outside")
+        _answer(go_write, str(pid))
+
+    kind = ""
     try:
+        if clone:
+            if context.traced:
+                context.tell("step", plan.index(clone) + 1, begin, monotonic_ns())
+            born(child)
         for kind, *fields in _records(report_read):
-            if kind == "warning":
-                context.warnings.append(fields[0])
-                continue
             if kind == "error":
                 number, errno, text, advice = fields
                 raise failure(plan, int(number), int(errno), text, advice)
             if kind == "ready":
                 break
-            answer = ""
-            if kind == "maps":
-                step = next(step for step in plan if isinstance(step, MapIdsFromOutside))
-                _try(plan, step, lambda step=step: step.write(context, stage), context)
+            if kind == "warning":
+                context.warnings.append(fields[0])
             elif kind == "pid":
-                context.pid = int(fields[0])
-                journal(context.pid)
-                # Not while init is at work: devices are all denied before some are allowed again
-                apply(plan, context, "outside")
-                answer = str(context.pid)
-            elif kind == "hooks" and before_pivot:
-                before_pivot()
-            _answer(go_write, answer)
+                born(int(fields[0]))
+            elif kind == "maps":
+                step = next(step for step in plan if isinstance(step, MapIds))
+                _try(plan, step, lambda step=step: step.write(context, child), context)
+                _answer(go_write, "")
+            elif kind == "hooks":
+                if before_pivot:
+                    before_pivot()
+                _answer(go_write, "")
+            else:
+                context.records.append([kind, *fields])
         if not context.pid:
             raise ContainerError("the process that starts the container was killed")
         if kind != "ready" and any(step.name == "wait for start" for step in plan):
@@ -134,26 +191,25 @@ def launch(plan, context: Launch, journal, before_pivot=None) -> None:
     finally:
         os.close(report_read)
         os.close(go_write)
-        _end(stage)
+        if not clone:
+            _end(child)
 
 
-def apply(plan, context: Launch, where: str) -> None:
-    """Apply the steps of one place. Raises ContainerError that names the step."""
-    for step in plan:
-        if step.where == where:
-            context.hint = ""
-            _try(plan, step, lambda step=step: step.apply(context), context)
+def _here(plan, context: Launch, where: str) -> None:
+    """Apply the steps of our process. Raises ContainerError that names the step."""
+    for number, step in enumerate(plan, 1):
+        if step.where == where and not isinstance(step, Clone):
+            _try(plan, step, lambda: context.apply(step, number), context)  # noqa: B023
 
 
-def _try(plan, step, action, context: Launch) -> None:
+def _try(plan, step: Step, action, context: Launch):
     try:
-        action()
+        return action()
     except OSError as error:
         advice = getattr(error, "hint", "") or context.hint or hint(step, error)
         number = plan.index(step) + 1
-        raise failure(
-            plan, number, error.errno or 0, error.strerror or str(error), advice
-        ) from None
+        text = error.strerror or str(error)
+        raise failure(plan, number, error.errno or 0, text, advice) from None
     except ValueError as error:
         raise failure(plan, plan.index(step) + 1, 0, str(error), "") from None
 
@@ -184,47 +240,56 @@ def _end(pid: int) -> None:
         pass
 
 
-def _stage(plan, context: Launch) -> None:
-    """The stage and, after its fork, init. Never returns."""
+def _inside(plan, context: Launch, places: tuple[str, ...]) -> None:
+    """The stage, and init. Never returns."""
     number = 0
     try:
         sys.path.clear()
         sys.meta_path.clear()
-        _reset_signals()
-        for number, step in enumerate(plan, 1):  # noqa: B007 (errors tell it)
-            if step.where not in ("stage", "init"):
+        _reset_signals(context.ignored)
+        if context.stdio:
+            _place(context.stdio)
+        if "stage" not in places:
+            context.state["pid"] = int(context.answer())
+        for number, step in enumerate(plan, 1):
+            if step.where not in places:
                 continue
             if step.name == "fork":
                 pid = syscalls.fork_sibling()
                 if pid:
-                    os.write(context.report_fd, report.encode("pid", pid))
+                    context.tell("pid", pid)
                     os._exit(0)
                 context.state["pid"] = int(context.answer())
-                continue
-            context.hint = ""
-            step.apply(context)
+            else:
+                context.apply(step, number)
     except ContainerError as error:
-        _report(context, number, 0, error.message, error.hint)
+        context.tell("error", number, 0, error.message, error.hint)
     except OSError as error:
         advice = getattr(error, "hint", "") or context.hint or hint(plan[number - 1], error)
-        _report(context, number, error.errno or 0, error.strerror or str(error), advice)
+        text = error.strerror or str(error)
+        context.tell("error", number, error.errno or 0, text, advice)
     except ValueError as error:
-        _report(context, number, 0, str(error), "")
+        context.tell("error", number, 0, str(error), "")
     except BaseException as error:  # a bug of ours: the caller shows it, whatever it is
-        _report(context, number, 0, f"internal error: {error!r}", "")
+        context.tell("error", number, 0, f"internal error: {error!r}", "")
     finally:
         os._exit(RUNTIME_FAILED)
 
 
-def _report(context: Launch, *fields) -> None:
-    os.write(context.report_fd, report.encode("error", *fields))
-
-
-def _reset_signals() -> None:
+def _reset_signals(ignored: tuple[int, ...]) -> None:
     """The dispositions and the mask of a fresh process, for the command (signal(7))."""
+    signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in range(1, 65):
         if number in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
             continue
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+        now = signal.getsignal(number)
+        if now not in (signal.SIG_DFL, None) and not (number in ignored and now == signal.SIG_IGN):
             signal.signal(number, signal.SIG_DFL)
+
+
+def _place(stdio: list[int]) -> None:
+    # Out of the way first: a source may have a number that is the target of another one.
+    high = [os.dup(fd) if fd < 3 else fd for fd in stdio]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target, inheritable=True)

@@ -8,6 +8,7 @@ means that exec succeeded: the kernel closed the pipe.
 from __future__ import annotations
 
 import os
+from time import monotonic_ns
 
 _FIELD, _RECORD = "\x1f", "\x1e"
 
@@ -18,6 +19,7 @@ def encode(*fields) -> bytes:
     step   n, start, end                 a step is done; CLOCK_MONOTONIC in nanoseconds
     call   n, text, result, start, end   a system call within step n (only when traced)
     error  n, errno, text, hint          step n failed; nothing follows
+    warning, pid, maps, hooks, ready     see `launch`
     """
     return (_FIELD.join(map(str, fields)) + _RECORD).encode(errors="backslashreplace")
 
@@ -33,3 +35,32 @@ def read_all(fd: int) -> bytes:
     while chunk := os.read(fd, 65536):
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def steps(plan, records: list[list[str]]) -> list[dict]:
+    """The records of a traced start as one dict a step; the last one, exec, has ended just now.
+
+    Keys: n, name, where, call (as planned), calls (as made: call, result, start_ns, end_ns),
+    start_ns, end_ns; times are CLOCK_MONOTONIC's.
+    """
+    rows: list[dict] = []
+    calls: dict[int, list[dict]] = {}
+    for kind, number, *fields in records:
+        n = int(number)
+        if kind == "call":
+            text, result, begin, end = fields
+            calls.setdefault(n, []).append(
+                {"call": text, "result": result, "start_ns": int(begin), "end_ns": int(end)}
+            )
+        elif kind == "step":
+            step = plan[n - 1]
+            rows.append(
+                {"n": n, "name": step.name, "where": step.where, "call": "; ".join(step.calls()),
+                 "start_ns": int(fields[0]), "end_ns": int(fields[1])}
+            )  # fmt: skip
+    rows.sort(key=lambda row: row["start_ns"])
+    for row in rows:
+        row["calls"] = calls.get(row["n"], [])
+    if rows and rows[-1]["name"] == "exec":
+        rows[-1]["end_ns"] = monotonic_ns()
+    return rows

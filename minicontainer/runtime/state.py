@@ -183,6 +183,16 @@ def load(root: str, name: str) -> State:
         ) from None
 
 
+def write_pid_file(path: str, pid: int) -> None:
+    """Whole or not at all: somebody watches for it."""
+    try:
+        jsonfile.write_file(os.path.abspath(path), str(pid), 0o644)
+    except OSError as error:
+        raise ContainerError(
+            f"--pid-file {path}: {kernel_words(error.errno or 0)}", errno=error.errno or 0
+        ) from None
+
+
 def names(root: str) -> list[str]:
     """The ids below the root directory, sorted."""
     try:

@@ -1,4 +1,4 @@
-"""Steps for the file system of an OCI bundle; every path in it may be a stranger's."""
+"""Steps for the root file system; every path in it and in a configuration may be a stranger's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,23 @@ import stat
 
 from ..kernel import mountfd, mounts, proc, syscalls
 from ..kernel.syscalls import MNT_DETACH, MS_BIND, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
-from . import hooks
-from .steps import Devices, MaskedPaths, Mount, ReadonlyPaths, Step
+from .steps import Step
+
+
+class Propagation(Step):
+    name = "private mounts"
+    why = "a new mount namespace is a copy; without this, mounts made in it still reach the host"
+    clause = "config-linux.md#rootfs-mount-propagation"
+    lesson = "03"
+
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+
+    def calls(self):
+        return [syscalls.mount.text(None, "/", None, self.flags, None)]
+
+    def apply(self, context):
+        mounts.set_propagation("/", self.flags)
 
 
 class ParentPrivate(Step):
@@ -35,26 +50,62 @@ class ParentPrivate(Step):
             path = path.rpartition("/")[0] or "/"  # EINVAL: no mount point; one is above
 
 
-class BundleMount(Mount):
+class BindRoot(Step):
+    name = "bind root"
+    why = "pivot_root wants a mount point: bind the directory onto itself"
+    clause = "config.md#root"
+    lesson = "03"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def calls(self):
+        return [syscalls.mount.text(self.path, self.path, None, MS_BIND | MS_REC, None)]
+
+    def apply(self, context):
+        syscalls.mount(self.path, self.path, None, MS_BIND | MS_REC, None)
+        context.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+_WHY_MOUNTED = {
+    "proc": "the processes of the new pid namespace, and no others",
+    "sysfs": "the devices of the new network namespace; read-only",
+    "devpts": "pseudo-terminals of its own",
+    "mqueue": "the message queues of the new ipc namespace",
+}
+
+
+class Mount(Step):
     """A mount of the configuration, with everything that the spec's options can say."""
 
+    clause = "config.md#mounts"
+    lesson = "03"
+
     def __init__(self, mount: dict, bundle: str) -> None:
+        words = list(mount.get("options", ()))
         if mount.get("type") == "bind":
-            mount = {**mount, "options": ["bind", *mount.get("options", ())]}
-        mount = {**mount, "destination": os.path.normpath("/" + mount["destination"].lstrip("/"))}
-        super().__init__(mount)
-        self.recursive = mounts.recursive_attributes(mount.get("options", ()))
-        self.copy = "tmpcopyup" in mount.get("options", ())
-        self.early_flags = self.flags
+            words.insert(0, "bind")
+        self.target = os.path.normpath("/" + mount["destination"].lstrip("/"))
+        self.source = mount.get("source", mount.get("type", "none"))
+        self.flags, self.propagation, self.data = mounts.parse_options(words)
+        self.recursive = mounts.recursive_attributes(words)
+        self.copy = "tmpcopyup" in words
         self.mount_fd = -1  # see OpenSources
-        if self.flags & MS_BIND:
+        self.fstype = None if self.bind else mount.get("type")
+        self.name = f"mount {self.target}"
+        self.why = _WHY_MOUNTED.get(self.fstype or "", f"a fresh {self.fstype}")
+        if self.bind:
             self.source = os.path.join(bundle, mount.get("source", ""))
-        elif self.target == "/dev":
-            self.early_flags &= ~MS_RDONLY  # `Devices` puts nodes into it first
+            self.why = f"the host's {self.source}, at {self.target}"
+        # `Devices` puts nodes into /dev first
+        self.early_flags = self.flags & ~(MS_RDONLY if self.target == "/dev" else 0)
 
     @property
     def bind(self) -> bool:
         return bool(self.flags & MS_BIND)
+
+    def calls(self):
+        return [syscalls.mount.text(self.source, self.target, self.fstype, self.flags, self.data)]
 
     def apply(self, context):
         root = context.root_fd
@@ -66,9 +117,10 @@ class BundleMount(Mount):
             finally:
                 os.close(target)
         elif self.bind:
-            flags = self.flags & ~(MS_RDONLY if self.target == "/dev" else 0)
             try:
-                mountfd.bind_in_root(root, self.source, self.target, flags, self.recursive)
+                mountfd.bind_in_root(
+                    root, self.source, self.target, self.early_flags, self.recursive
+                )
             except FileNotFoundError:
                 context.hint = f"the source {self.source} must exist on the host"
                 raise
@@ -116,7 +168,7 @@ class OpenSources(Step):
     clause = "config-linux.md#user-namespace-mappings"
     lesson = "05"
 
-    def __init__(self, bundle_mounts: list[BundleMount]) -> None:
+    def __init__(self, bundle_mounts: list[Mount]) -> None:
         self.mounts = bundle_mounts
 
     def calls(self):
@@ -151,32 +203,45 @@ class Links(Step):
                 os.close(fd)
 
 
-_DEFAULT = {
+_DEFAULT_DEVICES = {
     "/dev/null": (1, 3), "/dev/zero": (1, 5), "/dev/full": (1, 7), "/dev/random": (1, 8),
     "/dev/urandom": (1, 9), "/dev/tty": (5, 0),
 }  # fmt: skip
-_LINKS = {
+_DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
 }  # fmt: skip
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-class BundleDevices(Devices):
+class Devices(Step):
     """The default devices and those of the configuration, and the links beside them."""
 
-    def __init__(self, devices: list[dict], bind: bool, read_only: bool) -> None:
-        super().__init__(bind)
+    name = "devices"
+    why = "the few that every program expects; no disk is among them"
+    clause = "config-linux.md#default-devices"
+    lesson = "03"
+
+    def __init__(self, devices: list[dict], bind: bool, read_only: bool = False) -> None:
         self.devices = [
             {"path": path, "type": "c", "major": number[0], "minor": number[1]}
-            for path, number in _DEFAULT.items() if path not in {d["path"] for d in devices}
-        ] + devices  # fmt: skip
+            for path, number in _DEFAULT_DEVICES.items()
+            if path not in {d["path"] for d in devices}
+        ] + devices
         self.read_only = read_only
+        # In a user namespace mknod(2) of a device is EPERM whoever asks, so the host's is bound.
+        self.bind = bind
+        if bind:
+            self.why += " (bound from the host: a user namespace may not mknod)"
 
     def calls(self):
-        verb = "mount --bind" if self.bind else "mknodat"
-        return [f"{verb}({d['path']!r})" for d in self.devices] + [
-            syscalls.symlinkat.text(target, "DEV", name) for name, target in _LINKS.items()
+        nodes = [
+            syscalls.mount.text(d["path"], d["path"], None, MS_BIND, None) if self.bind else
+            f"mknod({d['path']!r}, makedev({d.get('major', 0)}, {d.get('minor', 0)}))"
+            for d in self.devices
+        ]  # fmt: skip
+        return nodes + [
+            f"symlink({target!r}, '/dev/{name}')" for name, target in _DEVICE_LINKS.items()
         ]
 
     def apply(self, context):
@@ -186,7 +251,7 @@ class BundleDevices(Devices):
                 self._make(context.root_fd, device)
             dev = mounts.make_in_root(context.root_fd, "/dev", directory=True)
             try:
-                for name, target in _LINKS.items():
+                for name, target in _DEVICE_LINKS.items():
                     try:
                         syscalls.symlinkat(target, dev, name)
                     except FileExistsError:
@@ -224,23 +289,27 @@ class BundleDevices(Devices):
         return None
 
 
-class CreateContainerHooks(Step):
-    name = "hooks before pivot_root"
-    why = "prestart and createRuntime outside, then createContainer in here"
-    clause = "config.md#posix-platform-hooks"
-    lesson = "12"
+class PivotRoot(Step):
+    name = "pivot_root"
+    why = "the root file system changes for good: the host's is unmounted from this namespace"
+    clause = "config.md#root"
+    lesson = "03"
 
-    def __init__(self, configured: dict) -> None:
-        self.hooks = configured
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def calls(self):
-        kinds = ("prestart", "createRuntime", "createContainer")
-        paths = [f"{kind}: {hook['path']}" for kind in kinds for hook in self.hooks.get(kind) or ()]
-        return [f"execve({path!r})" for path in paths]
+        return [
+            syscalls.chdir.text(self.path),
+            syscalls.pivot_root.text(".", "."),
+            syscalls.umount2.text(".", syscalls.MNT_DETACH),
+            syscalls.chdir.text("/"),
+        ]
 
     def apply(self, context):
-        context.ask("hooks")
-        hooks.run(self.hooks, "createContainer", context.state)
+        os.close(context.root_fd)
+        mounts.pivot_root(self.path)
+        context.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class MoveRoot(Step):
@@ -307,20 +376,55 @@ class Sysctl(Step):
             proc.write_proc(path, value)
 
 
-class BundleMaskedPaths(MaskedPaths):
-    """By descriptor, and only with the real /dev/null."""
+class ReadonlyPaths(Step):
+    name = "read-only paths"
+    why = "switches of the kernel, not the container's"
+    clause = "config-linux.md#readonly-paths"
+    lesson = "10"
+
+    def __init__(self, paths) -> None:
+        self.paths = list(paths)
+
+    def calls(self):
+        flags = syscalls.MS_REMOUNT | MS_BIND | MS_RDONLY
+        return [syscalls.mount.text(None, path, None, flags, None) for path in self.paths]
+
+    def apply(self, context):
+        for path in self.paths:
+            if _exists(context.root_fd, path):
+                mountfd.readonly_in_root(context.root_fd, path)
+
+
+class ReadonlyMount(ReadonlyPaths):
+    """What is a mount point already."""
+
+    clause = "config.md#root"
+    lesson = "03"
+
+    def __init__(self, path: str, name: str, why: str) -> None:
+        super().__init__([path])
+        self.name, self.why = name, why
+
+    def apply(self, context):
+        mounts.remount_bind_in_root(context.root_fd, self.paths[0], MS_RDONLY)
+
+
+class MaskedPaths(Step):
+    name = "mask paths"
+    why = "files of /proc and /sys that tell about the host are covered"
+    clause = "config-linux.md#masked-paths"
+    lesson = "10"
+
+    def __init__(self, paths) -> None:
+        self.paths = list(paths)
+
+    def calls(self):
+        return [syscalls.mount.text("/dev/null", path, None, MS_BIND, None) for path in self.paths]
 
     def apply(self, context):
         for path in self.paths:
             if _exists(context.root_fd, path):
                 mountfd.mask_in_root(context.root_fd, path)
-
-
-class BundleReadonlyPaths(ReadonlyPaths):
-    def apply(self, context):
-        for path in self.paths:
-            if _exists(context.root_fd, path):
-                mountfd.readonly_in_root(context.root_fd, path)
 
 
 def _exists(root: int, path: str) -> bool:

@@ -1,8 +1,4 @@
-"""Steps outside the container: its cgroup, limits, and the namespaces that children are born into.
-
-`where` has two more values here: "stage", in a process between ours and the container's init, which
-gives its own membership in namespaces away; "outside", in ours again, when init's pid is known.
-"""
+"""Steps for what the container is in: its cgroup and limits, its namespaces, new or joined."""
 
 from __future__ import annotations
 
@@ -34,13 +30,13 @@ class CreateCgroup(Step):
 
 class EnterCgroup(Step):
     name = "enter cgroup"
-    where = "stage"
-    why = "before init is forked: what it is and starts is in the group from the beginning"
+    why = "first of all: what it is and starts is in the group from the beginning"
     clause = "config-linux.md#cgroups-path"
     lesson = "06"
 
-    def __init__(self, group) -> None:
+    def __init__(self, group, where: str) -> None:
         self.group = group
+        self.where = where
 
     def calls(self):
         return [
@@ -55,7 +51,7 @@ class EnterCgroup(Step):
 class LimitCgroup(Step):
     name = "cgroup limits"
     where = "outside"
-    why = "set when init is in the group, before it does anything"
+    why = "set before init does anything"
     clause = "config-linux.md#control-groups"
     lesson = "06"
 
@@ -163,28 +159,52 @@ class Join(Step):
             syscalls.setns(fd, namespaces.flags([kind]))
             os.close(fd)
             if kind == "user":
-                context.setgroups = may_setgroups()
-                become_root_inside()
+                BecomeRoot("stage").apply(context)
 
 
-class MapIdsFromOutside(Step):
+class Unshare(Step):
+    clause = "config-linux.md#namespaces"
+    lesson = "04"
+
+    def __init__(self, kinds, where: str) -> None:
+        self.kinds = list(kinds)
+        self.where = where
+        self.name = "unshare " + ",".join(self.kinds)
+        isolates = "; ".join(namespaces.NAMESPACES[kind][2] for kind in self.kinds)
+        self.why = f"own {isolates}"
+        if where == "stage":
+            self.why += ". These hold for children only, so a fork follows"
+
+    def calls(self):
+        return [syscalls.unshare.text(namespaces.flags(self.kinds))]
+
+    def apply(self, context):
+        namespaces.unshare(self.kinds)
+
+
+class MapIds(Step):
     name = "map ids"
-    where = "stage"
-    why = "which ids there are inside, and whose they are outside; our parent writes it"
+    why = "which ids there are inside, and whose they are outside"
     clause = "config-linux.md#user-namespace-mappings"
     lesson = "05"
 
-    def __init__(self, uids: list[dict], gids: list[dict]) -> None:
+    def __init__(self, uids: list[dict], gids: list[dict], where: str) -> None:
         self.uids, self.gids = uids, gids
+        self.where = where
+        if where == "stage":
+            self.why += "; our parent writes it"
 
     def calls(self):
-        return [f"write('/proc/STAGE/{name}_map', {maps!r})"
-                for name, maps in (("gid", self.gids), ("uid", self.uids))]  # fmt: skip
+        return [
+            syscalls.write_file.text(f"/proc/PID/{name}_map", userns.map_text(maps))
+            for name, maps in (("gid", self.gids), ("uid", self.uids))
+        ]
 
     def apply(self, context):
-        context.ask("maps")
-        context.setgroups = may_setgroups()
-        become_root_inside()
+        if self.where == "stage":
+            context.ask("maps")
+        else:
+            self.write(context, context.pid)
 
     def write(self, context, pid: int) -> None:
         """The parent's part."""
@@ -195,6 +215,54 @@ class MapIdsFromOutside(Step):
             raise
 
 
+class BecomeRoot(Step):
+    name = "become root"
+    why = "take root's ids of the new user namespace, where it has them"
+    clause = "user_namespaces(7)"
+    lesson = "05"
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def calls(self):
+        return [syscalls.setresgid.text(0, 0, 0), syscalls.setresuid.text(0, 0, 0)]
+
+    def apply(self, context):
+        context.setgroups = may_setgroups()
+        # A change of ids makes a process non-dumpable, and the files in its /proc/self the host
+        # root's; time offsets are written there.
+        try:
+            syscalls.setresgid(0, 0, 0)
+            syscalls.setresuid(0, 0, 0)
+        except OSError:
+            return  # no root in there: the container's own user will be set later
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+class Clone(Step):
+    name = "clone"
+    where = "parent"
+    clause = "config-linux.md#namespaces"
+    lesson = "04"
+
+    def __init__(self, kinds, group) -> None:
+        self.kinds = list(kinds)
+        self.group = group
+        isolates = "; ".join(namespaces.NAMESPACES[kind][2] for kind in self.kinds)
+        self.why = f"a child with its own {isolates}. It is the container's init, PID 1 in there"
+
+    def calls(self):
+        return [syscalls.clone.text(namespaces.flags(self.kinds))]
+
+    def apply(self, context):
+        raise NotImplementedError("launch forks")
+
+    def fork(self) -> int:
+        """0 in the child."""
+        flags = namespaces.flags(self.kinds)
+        return self.group.fork(flags) if self.group else syscalls.clone(flags, -1)
+
+
 def may_setgroups(pid: int | str = "self") -> bool:
     """Whether setgroups(2) is allowed in that process's user namespace (user_namespaces(7))."""
     try:
@@ -202,18 +270,6 @@ def may_setgroups(pid: int | str = "self") -> bool:
             return file.read().strip() != "deny"
     except FileNotFoundError:
         return True  # a kernel without user namespaces
-
-
-def become_root_inside() -> None:
-    """Take root's ids of the user namespace that was just entered, where it has them."""
-    # A change of ids makes a process non-dumpable, and the files in its /proc/self the host root's;
-    # time offsets are written there.
-    try:
-        syscalls.setresgid(0, 0, 0)
-        syscalls.setresuid(0, 0, 0)
-    except OSError:
-        return  # no root in there: the container's own user will be set later
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
 
 
 class TimeOffsets(Step):

@@ -7,59 +7,12 @@ import errno
 import os
 import stat
 
-from ..kernel import capabilities, seccomp, syscalls
-from . import hooks, report
-from .steps import Exec, Identity, Step
+from ..kernel import capabilities, syscalls
+from . import report
+from .errors import RUNTIME_FAILED
+from .steps import Step
 
-_SYS_ADMIN = capabilities.mask(["CAP_SYS_ADMIN"])
-
-
-class NewKeyring(Step):
-    name = "session keyring"
-    why = "keys of the caller's session are not the container's"
-    clause = "keyctl_join_session_keyring(3)"
-    lesson = "10"
-
-    def calls(self):
-        return [syscalls.keyctl.text(syscalls.KEYCTL_JOIN_SESSION_KEYRING, None)]
-
-    def apply(self, context):
-        try:
-            syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING, None)
-        except OSError as error:
-            # no keys in this kernel, forbidden by an outer container's filter, or the quota is used
-            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EDQUOT):
-                raise
-            context.warn(f"session keyring: {error.strerror}: {os.strerror(error.errno)}")
-
-
-class Undumpable(Step):
-    name = "not dumpable"
-    why = "until exec nobody in the container may look into us: /proc/PID/exe is the interpreter"
-    clause = "PR_SET_DUMPABLE(2const)"
-    lesson = "10"
-
-    def calls(self):
-        return [syscalls.prctl.text(syscalls.PR_SET_DUMPABLE, 0)]
-
-    def apply(self, context):
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-
-
-class DomainName(Step):
-    name = "domainname"
-    why = "the NIS domain's name, in the uts namespace"
-    clause = "config.md#domainname"
-    lesson = "04"
-
-    def __init__(self, name: str) -> None:
-        self.domain = name
-
-    def calls(self):
-        return [syscalls.setdomainname.text(self.domain)]
-
-    def apply(self, context):
-        syscalls.setdomainname(self.domain)
+SYS_ADMIN = capabilities.mask(["CAP_SYS_ADMIN"])
 
 
 class StdioOwner(Step):
@@ -87,30 +40,7 @@ class StdioOwner(Step):
                     raise
 
 
-class KeepCapabilities(Step):
-    name = "keep capabilities"
-    why = "becoming an ordinary user would clear them all, also those it is to have"
-    clause = "PR_SET_KEEPCAPS(2const)"
-    lesson = "10"
-
-    def calls(self):
-        return [syscalls.prctl.text(syscalls.PR_SET_KEEPCAPS, 1)]
-
-    def apply(self, context):
-        capabilities.keep_through_setuid(True)
-
-
-class BundleIdentity(Identity):
-    """With a umask of 0022, as runc, unless the configuration has one."""
-
-    def apply(self, context):
-        if not context.setgroups and not self.groups:
-            self.groups = None  # nothing to set, and it would be EPERM
-        context.hint = "ids that are not mapped into the user namespace do not exist in there"
-        super().apply(context)
-
-
-class BundleBoundingSet(Step):
+class BoundingSet(Step):
     name = "bounding set"
     why = "what is taken out here, no program can ever get back, setuid or not"
     clause = "config.md#linux-process"
@@ -130,7 +60,51 @@ class BundleBoundingSet(Step):
             context.warn(text)
 
 
-class BundleCapabilities(Step):
+class KeepCapabilities(Step):
+    name = "keep capabilities"
+    why = "becoming an ordinary user would clear them all, also those it is to have"
+    clause = "PR_SET_KEEPCAPS(2const)"
+    lesson = "10"
+
+    def calls(self):
+        return [syscalls.prctl.text(syscalls.PR_SET_KEEPCAPS, 1)]
+
+    def apply(self, context):
+        capabilities.keep_through_setuid(True)
+
+
+class Identity(Step):
+    """With a umask of 0022, as runc, unless the configuration has one."""
+
+    name = "identity"
+    clause = "config.md#posix-platform-user"
+    lesson = "05"
+
+    def __init__(self, user: dict) -> None:
+        self.uid, self.gid = user["uid"], user["gid"]
+        self.groups = list(user.get("additionalGids", ()))
+        self.umask = user.get("umask", 0o022)
+        self.why = f"become uid {self.uid}, gid {self.gid}, and drop the caller's groups"
+
+    def calls(self):
+        return [
+            syscalls.setgroups.text(self.groups),
+            syscalls.setresgid.text(self.gid, self.gid, self.gid),
+            syscalls.setresuid.text(self.uid, self.uid, self.uid),
+            syscalls.umask.text(self.umask),
+        ]
+
+    def apply(self, context):
+        context.hint = "ids that are not mapped into the user namespace do not exist in there"
+        # Where the user namespace denies it, there is nothing to set, and it would be EPERM
+        if context.setgroups or self.groups:
+            syscalls.setgroups(self.groups)
+        syscalls.setresgid(self.gid, self.gid, self.gid)
+        syscalls.setresuid(self.uid, self.uid, self.uid)
+        syscalls.umask(self.umask)
+
+
+class Capabilities(Step):
     """All sets. `borrow` keeps CAP_SYS_ADMIN until the filter is loaded: see `Filter`."""
 
     name = "capabilities"
@@ -139,7 +113,7 @@ class BundleCapabilities(Step):
 
     def __init__(self, sets: dict[str, int], borrow: bool) -> None:
         self.sets = sets
-        self.extra = _SYS_ADMIN if borrow else 0
+        self.extra = SYS_ADMIN if borrow else 0
         count = sets["permitted"].bit_count()
         self.why = f"{count} of {len(capabilities.NAMES)} are left"
         if borrow:
@@ -159,6 +133,109 @@ class BundleCapabilities(Step):
             self.sets["inheritable"], self.sets["ambient"],
         ):  # fmt: skip
             context.warn(text)
+
+
+class NoNewPrivileges(Step):
+    name = "no_new_privs"
+    why = "exec of a setuid program gives nothing any more"
+    clause = "config.md#linux-process"
+    lesson = "10"
+
+    def calls(self):
+        return [syscalls.prctl.text(syscalls.PR_SET_NO_NEW_PRIVS, 1)]
+
+    def apply(self, context):
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+class DieWithParent(Step):
+    name = "die with parent"
+    why = "when we are killed, even by SIGKILL, nothing stays behind; must follow setresuid"
+    clause = "PR_SET_PDEATHSIG(2const)"
+    lesson = "11"
+
+    def calls(self):
+        return [syscalls.prctl.text(syscalls.PR_SET_PDEATHSIG, 9)]
+
+    def apply(self, context):
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        # Had the parent died before that line, no signal would come: its pipe tells.
+        os.set_blocking(context.alive_fd, False)
+        try:
+            os.read(context.alive_fd, 1)
+        except BlockingIOError:
+            return  # still held open
+        os._exit(RUNTIME_FAILED)
+
+
+class WorkingDirectory(Step):
+    name = "working directory"
+    clause = "config.md#process"
+    lesson = "02"
+
+    def __init__(self, cwd: str) -> None:
+        self.cwd = cwd
+        self.why = "entered as the user that the command runs as"
+
+    def calls(self):
+        return [syscalls.chdir.text(self.cwd)]
+
+    def apply(self, context):
+        syscalls.chdir(self.cwd)
+
+
+class CloseDescriptors(Step):
+    name = "close descriptors"
+    clause = "close_range(2)"
+    lesson = "10"
+
+    def __init__(self, preserved: int) -> None:
+        self.first = 3 + preserved
+        self.why = "an open directory of the host would be a way out: all others close at exec"
+
+    def calls(self):
+        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)]
+
+    def apply(self, context):
+        for fd in range(3, self.first):
+            try:
+                os.set_inheritable(fd, True)
+            except OSError as error:
+                raise OSError(error.errno, f"--preserve-fds: descriptor {fd} is not open") from None
+        syscalls.close_range(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)
+
+
+class Exec(Step):
+    name = "exec"
+    why = "init becomes the command: same process, PID 1 in there"
+    clause = "runtime.md#start"
+    lesson = "01"
+
+    def __init__(self, args, env) -> None:
+        self.args = list(args)
+        self.env = dict(entry.split("=", 1) for entry in env)
+
+    def calls(self):
+        return [syscalls.execve.text(self.args[0], self.args, self.env)]
+
+    def candidates(self) -> list[str]:
+        """The paths that are tried, as execvp(3) does."""
+        command = self.args[0]
+        if "/" in command:
+            return [command]
+        return [f"{d or '.'}/{command}" for d in self.env.get("PATH", "").split(":")]
+
+    def apply(self, context):
+        failure: OSError = FileNotFoundError(2, self.calls()[0])
+        for path in self.candidates():
+            try:
+                syscalls.execve(path, self.args, self.env)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if os.path.lexists(path):
+                    raise error  # the file is there: its interpreter is not
+            except PermissionError as error:
+                failure = error  # as a shell does, go on looking
+        raise failure
 
 
 class FindProgram(Exec):
@@ -206,73 +283,3 @@ class WaitForStart(Step):
         context.report_fd = context.result_fifo
         os.read(context.exec_fifo, 1)
         os.close(context.exec_fifo)
-
-
-class StartContainerHooks(Step):
-    name = "startContainer hooks"
-    why = "in the container, as its process, before the command"
-    clause = "config.md#posix-platform-hooks"
-    lesson = "12"
-
-    def __init__(self, configured: dict) -> None:
-        self.hooks = configured
-
-    def calls(self):
-        return [f"execve({hook['path']!r})" for hook in self.hooks["startContainer"]]
-
-    def apply(self, context):
-        hooks.run(self.hooks, "startContainer", {**context.state, "status": "created"})
-
-
-class KeepDescriptors(Step):
-    name = "close descriptors"
-    clause = "close_range(2)"
-    lesson = "10"
-
-    def __init__(self, preserved: int) -> None:
-        self.first = 3 + preserved
-        self.why = "an open directory of the host would be a way out: all others close at exec"
-
-    def calls(self):
-        return [syscalls.close_range.text(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)]
-
-    def apply(self, context):
-        for fd in range(3, self.first):
-            try:
-                os.set_inheritable(fd, True)
-            except OSError as error:
-                raise OSError(error.errno, f"--preserve-fds: descriptor {fd} is not open") from None
-        syscalls.close_range(self.first, 0xFFFFFFFF, syscalls.CLOSE_RANGE_CLOEXEC)
-
-
-class Filter(Step):
-    """The seccomp filter, as the very last thing before exec.
-
-    Loading one takes no_new_privs or CAP_SYS_ADMIN. Where the container is to have neither, the
-    capability is kept until here and dropped under the filter, which has to allow capset(2): that
-    way nothing else that we do needs to be allowed in it.
-    """
-
-    name = "seccomp"
-    why = "system calls that the command does not need are refused"
-    clause = "config-linux.md#seccomp"
-    lesson = "10"
-
-    def __init__(self, program: bytes, flags: int, drop: dict[str, int] | None) -> None:
-        self.program = program
-        self.flags = flags
-        self.drop = drop  # the capabilities to have after it
-
-    def calls(self):
-        found = [syscalls.seccomp.text(syscalls.SECCOMP_SET_MODE_FILTER, self.flags, self.program)]
-        if self.drop:
-            kinds = ("effective", "permitted", "inheritable")
-            found.append(syscalls.capset.text(*[self.drop[kind] for kind in kinds]))
-        return found
-
-    def apply(self, context):
-        # What is granted now is less than asked for on some hosts: only our own is taken back.
-        sets = syscalls.capget() if self.drop else (0, 0, 0)
-        seccomp.load(self.program, self.flags)
-        if self.drop:
-            syscalls.capset(sets[0] & ~_SYS_ADMIN, sets[1] & ~_SYS_ADMIN, sets[2])

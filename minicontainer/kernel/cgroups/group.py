@@ -48,25 +48,26 @@ class Group:
         return [f"no group for {','.join(d.controllers)}: {error.strerror} ({error.hint})"
                 for d, error in self.denied]  # fmt: skip
 
-    def fork(self) -> int:
-        """fork(2), with the child born in the group's v2 directory: it has yet to `enter` the rest.
+    def fork(self, flags: int = 0) -> int:
+        """clone3(2) with a child born in the group's v2 directory; it has yet to `enter` the rest.
 
-        clone3(2) does it; seccomp filters of outer containers often deny that, then it is a fork.
+        flags are CLONE_NEW*. Seccomp filters of outer containers often deny clone3; without flags
+        it is a fork then.
         """
         for directory in self.directories:
             if directory.version == 2:
                 fd = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
-                    pid = syscalls.fork_into(fd)
+                    pid = syscalls.clone(flags, fd)
                 except OSError as error:
-                    if error.errno not in (errno.ENOSYS, errno.EPERM):
+                    if flags or error.errno not in (errno.ENOSYS, errno.EPERM):
                         raise
                 else:
                     self._born_in_v2 = pid == 0
                     return pid
                 finally:
                     os.close(fd)
-        return syscalls.fork()
+        return syscalls.clone(flags, -1) if flags else syscalls.fork()
 
     def enter(self, pid: int = 0) -> None:
         """Move a process, and what it forks later, into the group.
