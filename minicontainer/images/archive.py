@@ -134,7 +134,7 @@ class _Member:
     def read(self, size: int) -> bytes:
         part = self._stream.read(min(size, self._left))
         self._left -= len(part)
-        self.beginning = self.beginning or part[:8]
+        self.beginning = self.beginning or part[:512]
         return part
 
 
@@ -146,7 +146,7 @@ def _add(store: Store, stream: Plain, member: str, size: int, added: set[str]) -
         digest = d.check_digest(f"{parts[1]}:{parts[2]}", member)
         if store.has(digest):
             with open(store.path(digest), "rb") as file:
-                content.beginning = file.read(8)
+                content.beginning = file.read(512)
             return {**store.add(content, digest, size), "beginning": kind(content.beginning)}
     try:
         pointer = store.add(content, digest, size)

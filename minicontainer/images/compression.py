@@ -153,7 +153,7 @@ class _Hashing:
         self.size = 0
 
     def peek(self) -> bytes:
-        while len(self._seen) < 6 and (part := self._file.read(6 - len(self._seen))):
+        while len(self._seen) < 512 and (part := self._file.read(512 - len(self._seen))):
             self._seen += part
         return self._seen
 
@@ -173,9 +173,11 @@ class _Hashing:
 
 
 def kind(beginning: bytes) -> str:
-    """How content that begins so is compressed: "gzip", "zstd", "xz", "bzip2" or "" """
+    """How content that begins so is compressed: "gzip", "zstd", "xz", "bzip2" or ""."""
+    if beginning[257:262] == b"ustar":  # the first file's name may look like anything
+        return ""
     for name, magic in (
-        ("gzip", b"\x1f\x8b"),
+        ("gzip", b"\x1f\x8b\x08"),
         ("zstd", b"\x28\xb5\x2f\xfd"),
         ("xz", b"\xfd7zXZ\0"),
         ("bzip2", b"BZh"),

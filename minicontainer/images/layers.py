@@ -154,6 +154,17 @@ def _take_metadata(directory: str, path: bytes, below: list[str]) -> None:
         return
 
 
+def root_layer(layers: list[str]) -> str:
+    """The highest of these layers that has an entry for "/", else the lowest."""
+    told = [path for path in layers if os.stat(path).st_mtime_ns]
+    return (told or layers[:1])[-1]
+
+
+def copy_root_metadata(layers: list[str], upper: str) -> None:
+    """Give a container's upper directory, which will be its "/", what the image says of that."""
+    copy_metadata(os.fsencode(root_layer(layers)), os.fsencode(upper))
+
+
 def copy_metadata(source: int | bytes, target: bytes) -> None:
     """Owner, mode, extended attributes but overlayfs' own, and time of a file; links as such."""
     from .unpack import OVERLAY_XATTR

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from . import tar_write
-from .layers import copy_metadata
+from .layers import copy_metadata, root_layer
 from .unpack import is_whiteout
 
 
@@ -23,7 +23,8 @@ def merged(layers: list[str], overlay: str) -> Iterator[tuple[bytes, bytes, os.s
     """
     opaque = f"{overlay}opaque"
     tops = [os.fsencode(path) for path in reversed(layers)]
-    yield b"", tops[0], os.lstat(tops[0])
+    root = os.fsencode(root_layer(layers))
+    yield b"", root, os.lstat(root)
     yield from _directory(b"", tops, opaque)
 
 

@@ -58,6 +58,7 @@ def unpack(
                 tree.finish_directory(path, entry)
             except OSError as error:
                 raise tree.named(stream, path, error) from None
+        tree.finish_implicit()
     finally:
         tree.close()
     return tree.implicit
@@ -262,6 +263,13 @@ class _Tree:
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
+
+    def finish_implicit(self) -> None:
+        """Directories of which the tar tells nothing, "/" too (see layers.root_layer): no time."""
+        for path in [*self.implicit, b""]:
+            if path not in self.directories:
+                fd = self.parent(path, make=False)
+                os.utime(b"/proc/self/fd/%d" % fd, ns=(0, 0))  # O_PATH alone cannot do it
 
     def special(self, entry: Entry) -> tuple[int, int]:
         if entry.kind == FIFO:
