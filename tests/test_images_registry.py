@@ -8,6 +8,8 @@ import base64
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from minicontainer.images.errors import ImageError
 from minicontainer.images.reference import parse
 from minicontainer.images.registry import list_tags, pull, push
 from minicontainer.images.store import Store
+from minicontainer.images.transport import _origin
 from tests.registries import (
     HTPASSWD,
     PASSWORD,
@@ -37,6 +40,7 @@ from tests.registries import (
     certificate,
     digest_of,
     layer,
+    need,
     real_registry,
     skopeo,
 )
@@ -589,13 +593,17 @@ def test_an_index_that_names_itself(fake: FakeRegistry, store: Store) -> None:
     """Only a false digest can close the loop; the index is then not what its own entry says."""
     loop = Image(index_of=(fake.image,))
     loop.document["manifests"][0] |= {
-        "mediaType": d.OCI_INDEX, "digest": "sha256:" + "1" * 64, "size": 10_000,
+        "mediaType": d.OCI_INDEX, "digest": "sha256:" + "1" * 64, "size": 100,
     }  # fmt: skip
     loop.seal()
     serve_manifest(fake, loop.manifests[loop.digest][1], d.OCI_INDEX)
-    refused(fake, store, "has another digest")
-    with pytest.raises(ImageError, match="has another digest"):
+    refused(fake, store, "its index says otherwise")
+    with pytest.raises(ImageError, match="its index says otherwise"):
         pull(store, fake.name, all_platforms=True)
+    loop.document["manifests"][0]["size"] = len(loop.manifests[loop.digest][1])
+    loop.seal()
+    serve_manifest(fake, loop.manifests[loop.digest][1], d.OCI_INDEX)
+    refused(fake, store, "has another digest")
 
 
 def test_indexes_in_indexes(fake: FakeRegistry, store: Store) -> None:
@@ -641,6 +649,19 @@ def test_a_hostile_message_does_not_reach_the_terminal(fake: FakeRegistry, store
         pull(store, fake.name)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"tags": null}', b'{"tags": []}'])
+def test_no_tags(fake: FakeRegistry, body: bytes) -> None:
+    fake.misbehave = lambda handler: handler.answer(200, body) or True
+    assert list_tags(fake.name) == []
+
+
+@pytest.mark.parametrize("body", [b"x", b'{"tags": 7}', b'{"tags": ["\x1b"]}', b'{"tags": [[]]}'])
+def test_hostile_tags(fake: FakeRegistry, body: bytes) -> None:
+    fake.misbehave = lambda handler: handler.answer(200, body) or True
+    with pytest.raises(ImageError):
+        list_tags(fake.name)
 
 
 def test_endless_pages_of_tags(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -920,6 +941,47 @@ def test_an_upload_that_nobody_reads(fake: FakeRegistry, store: Store) -> None:
     assert not any("/manifests/" in path for method, path, _ in fake.seen if method == "PUT")
 
 
+@pytest.mark.parametrize("status", [401, 403, 405])
+def test_what_cannot_be_mounted_is_sent(fake: FakeRegistry, store: Store, status: int) -> None:
+    image = Image(noise(1000))
+    image.put(store, f"{fake.host}/other:latest")
+    fake.misbehave = lambda handler: "mount=" in handler.path and (handler.answer(status) or True)
+    push(store, f"{fake.host}/other", fake.name)
+    assert fake.image.blobs.keys() >= image.blobs.keys()
+    assert fake.count("POST", "&from=other") == (4 if status == 401 else 2)
+
+
+@pytest.mark.parametrize("location", ["http://[/x", "", "http://host:port/"])
+def test_a_broken_address_to_upload_to(fake: FakeRegistry, store: Store, location: str) -> None:
+    Image(noise(5)).put(store, "mine")
+
+    def misbehave(handler) -> bool:
+        if handler.command == "PUT" and "/uploads/" in handler.path:
+            handler.answer(404)
+            return True
+        if handler.command == "POST":
+            handler.answer(202, headers={"Location": location})
+        return handler.command == "POST"
+
+    fake.misbehave = misbehave
+    with pytest.raises(ImageError, match=r"Invalid IPv6|Port could not|status 404"):
+        push(store, "mine", fake.name)
+
+
+def test_an_address_with_the_usual_port_is_home() -> None:
+    assert _origin("https://Host/a") == _origin("https://host:443/b") != _origin("http://host/")
+
+
+def test_through_a_proxy(fake: FakeRegistry, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{fake.host}")
+    pull(store, "registry.invalid/app", plain_http=True)
+    assert fake.seen[0][1] == "http://registry.invalid/v2/app/manifests/latest"
+    fake.seen.clear()
+    with FakeRegistry(fake.image) as near:
+        pull(store, near.name)
+    assert fake.seen == [], "loopback needs no proxy"
+
+
 def test_a_registry_that_changes_the_manifest(fake: FakeRegistry, store: Store) -> None:
     Image(noise(5)).put(store, "mine")
     other = "sha256:" + "0" * 64
@@ -928,7 +990,7 @@ def test_a_registry_that_changes_the_manifest(fake: FakeRegistry, store: Store) 
         and "/manifests/" in handler.path
         and (handler.answer(201, headers={"Docker-Content-Digest": other}) or True)
     )
-    with pytest.raises(ImageError, match=f"the registry made {other} of sha256:"):
+    with pytest.raises(ImageError, match=f"the registry made '{other}' of the manifest"):
         push(store, "mine", fake.name)
 
 
@@ -939,6 +1001,7 @@ import sys
 from minicontainer.images.reference import parse
 from minicontainer.images.registry import pull
 from minicontainer.images.store import Store
+from minicontainer.images.transport import _origin
 pull(Store(sys.argv[1]), sys.argv[2])
 """
 
@@ -1013,13 +1076,50 @@ def test_two_pulls_of_the_same_image(fake: FakeRegistry, store: Store) -> None:
         assert fake.count("GET", blob["digest"]) == 1, "fetched twice"
 
 
-def test_one_store_in_several_threads(fake: FakeRegistry, store: Store) -> None:
+FULL = """
+import os, sys
+from minicontainer.images import registry
+from minicontainer.images.errors import ImageError
+from minicontainer.images.store import Store
+root, name = sys.argv[1:]
+store = Store(root)
+registry._check_space = lambda store, blobs: None  # another process fills the disk meanwhile
+try:
+    registry.pull(store, name)
+except ImageError as error:
+    print(error)
+assert store.names() == {} and store.fsck() == [] and os.listdir(f"{root}/ingest") == []
+os.unlink(f"{root}/ballast")
+registry.pull(store, name)
+assert list(store.names()) == [f"{name}:latest"] and store.fsck() == []
+"""
+
+
+def test_a_disk_that_becomes_full(fake: FakeRegistry, store: Store) -> None:
+    fake.image = Image(noise(1_000_000), noise(1_000_000, 1))
+    os.mkdir(store.root)
+    shell = (
+        'mount -t tmpfs -o size=4m none "$1" && '
+        'dd if=/dev/zero of="$1/ballast" bs=1M count=3 2>&1 && exec "$3" -c "$4" "$1" "$2"'
+    )
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here: minicontainer doctor says why")
+    done = subprocess.run(
+        [*unshare, "sh", "-ec", shell, "sh", store.root, fake.name, sys.executable, FULL],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{fake.name}:latest: no space left on device"
+
+
+def test_pulls_in_threads(fake: FakeRegistry, store: Store) -> None:
     fake.image = Image(*(noise(50_000, n) for n in range(5)))
     errors: list[Exception] = []
 
     def work() -> None:
         try:
-            pull(store, fake.name)
+            pull(Store(store.root), fake.name)
         except ImageError as error:
             errors.append(error)
 
@@ -1182,3 +1282,100 @@ def test_challenges(headers: list[str], expected: dict) -> None:
 @given(st.lists(st.text('aB ,="\\/', max_size=60)))
 def test_any_challenge_is_read(headers: list[str]) -> None:
     assert isinstance(auth.challenges(headers), dict)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+COMMAND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from minicontainer import cli, registry_cli
+cli.COMMANDS.update(registry_cli.COMMANDS)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command as its launcher does; returns what became of it."""
+    monkeypatch.setenv("MINICONTAINER_DATA", str(tmp_path / "data"))
+
+    def run(*words: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-I", "-S", "-c", COMMAND, str(REPOSITORY), *words]
+        if terminal:
+            argv = ["script", "-qec", f"stty rows 24 cols 100; {shlex.join(argv)}", "/dev/null"]
+        return subprocess.run(argv, capture_output=True, text=True)
+
+    return run
+
+
+def test_the_words_of_the_command(
+    open_registry: str, locked_registry: str, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image(noise(100_000))
+    image.put(Store(), "mine")
+    name = f"{open_registry}/cli:v1"
+    pushed = command("push", "mine", name)
+    assert pushed.stdout == f"{name}@{image.digest}\n"
+    assert len(pushed.stderr.splitlines()) == 2
+    assert f"{image.layers[0]['digest'][7:19]}  {image.layers[0]['size']:>12} bytes  pushed\n" in (
+        pushed.stderr
+    )
+    assert command("tags", name).stdout == "v1\n"
+    quiet = command("pull", "-q", name)
+    assert (quiet.stdout, quiet.stderr) == (f"{name}@{image.digest}\n", "")
+    assert Store().resolve(name)["digest"] == image.digest
+
+    locked = f"{locked_registry}/cli:v1"
+    refused = command("push", "mine", locked)
+    assert refused.returncode == 125
+    assert refused.stderr.startswith(
+        f"minicontainer: {locked_registry}: HEAD /v2/cli/blobs/sha256:"
+    )
+    assert "\n  fix: --creds user:password, or: skopeo login" in refused.stderr
+    assert command("push", "-q", "--creds", f"{USER}:{PASSWORD}", "mine", locked).returncode == 0
+    monkeypatch.setenv("MINICONTAINER_CREDS", f"{USER}:{PASSWORD}")
+    assert command("tags", locked).stdout == "v1\n"
+
+
+def test_bars_on_a_terminal(open_registry: str, command) -> None:
+    need("script", "bsdutils")
+    image = Image(noise(3_000_000))
+    image.put(Store(), "mine")
+    shown = command("push", "mine", f"{open_registry}/bars", terminal=True).stdout
+    *_, config, blob, result = re.sub(r"\x1b\[\dF", "", shown).splitlines()
+    if image.layers[0]["digest"][7:19] in config:
+        config, blob = blob, config
+    assert blob == f"{image.layers[0]['digest'][7:19]} [{'=' * 20}]       3.0/3.0 MB  pushed\x1b[K"
+    assert config.endswith("0.0/0.0 MB  pushed\x1b[K")
+    assert result == f"{open_registry}/bars:latest@{image.digest}"
+    assert re.search(r"\x1b\[\dF", shown), "drawn only once"
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["pull"], "pull takes one NAME"),
+        (["pull", "a", "b"], "pull takes one NAME"),
+        (["push"], "push takes a NAME"),
+        (["tags"], "tags takes one NAME"),
+        (["pull", "--platform", "arm", "a"], "as in linux/arm64"),
+        (["pull", "--platform", "linux/arm64", "--all-platforms", "a"], "either --platform or"),
+        (["pull", "--creds", "me", "a"], "user:password"),
+        (["pull", "A"], "lower-case"),
+        (["pull", "--plain", "a"], "did you mean --plain-http"),
+    ],
+)
+def test_wrong_words(command, words: list[str], match: str) -> None:
+    done = command(*words)
+    assert done.returncode == 125
+    assert match in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help(command) -> None:
+    for word in ("pull", "push", "tags"):
+        done = command(word, "--help")
+        assert done.returncode == 0
+        assert done.stdout.startswith(f"usage: minicontainer {word} [OPTIONS] NAME")
+        assert max(map(len, done.stdout.splitlines())) <= 100

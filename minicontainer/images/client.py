@@ -6,10 +6,11 @@ A registry knows two things: manifests, by tag or digest, and blobs, by digest.
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Iterator
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
+from ..runtime.errors import kernel_words
 from . import auth
 from . import descriptor as d
 from .errors import ImageError
@@ -20,6 +21,7 @@ from .transport import ATTEMPTS, Broken, Transport
 
 _ACCEPT = ", ".join((*d.MANIFESTS, *d.INDEXES))
 _MOST_PAGES = 1000
+_MOUNT = (201, 202, 400, 401, 403, 404, 405)
 
 
 class Client:
@@ -33,6 +35,7 @@ class Client:
         creds: auth.Credentials | None = None, timeout: float = 30.0,
     ) -> None:  # fmt: skip
         self.name = name
+        self._fetched = 0
         self._base = f"/v2/{name.repository}"
         actions = "pull,push" if push else "pull"
         scopes = [f"repository:{name.repository}:{actions}"]
@@ -49,6 +52,8 @@ class Client:
         self.close()
         if isinstance(error, Broken):
             raise ImageError(str(error), "try again: what has arrived is kept") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ImageError(f"{self.name}: {kernel_words(error.errno)}") from error
 
     def close(self) -> None:
         """Also ends what other threads are doing with this client."""
@@ -62,43 +67,24 @@ class Client:
         """
         if announced and store.has(wanted):
             return {key: announced[key] for key in ("mediaType", "digest", "size")}
-        limit = announced["size"] if announced else d.MAX_DOCUMENT
+        self._fetched += 1
+        if self._fetched > d.MAX_MANIFESTS:
+            raise ImageError(f"{self.name}: more than {d.MAX_MANIFESTS} manifests")
         answer = self._http.call(
             "GET", f"{self._base}/manifests/{wanted}",
-            headers={"Accept": _ACCEPT}, expect=(200, 404), limit=min(limit, d.MAX_DOCUMENT),
+            headers={"Accept": _ACCEPT}, expect=(200, 404), limit=d.MAX_DOCUMENT,
         )  # fmt: skip
         if answer.status == 404:
             raise ImageError(f"no such image in the registry: {self.name}")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        if announced and media_type != announced["mediaType"]:
-            raise ImageError(
-                f"{wanted}: the registry says it is {media_type!r}, the index says "
-                f"{announced['mediaType']!r}"
-            )
+        is_there = {"mediaType": media_type, "size": len(answer.data)}
+        if announced and any(announced[key] != value for key, value in is_there.items()):
+            raise ImageError(f"{wanted}: the registry has {is_there}, its index says otherwise")
         # Without a digest in the name, the registry's word; the store holds it to that.
         digest = wanted if ":" in wanted else answer.headers.get("Docker-Content-Digest")
         found = store.add(answer.data, digest and d.check_digest(digest), media_type=media_type)
         store.read_json(found)  # checked: media type, members, digests
         return found
-
-    def manifests(self, store: Store, found: dict) -> Iterator[dict]:
-        """The image manifests that a manifest (itself), or an index, means; fetched."""
-        yield from self._manifests(store, found, d.MAX_NESTING, set())
-
-    def _manifests(self, store: Store, found: dict, depth: int, seen: set[str]) -> Iterator[dict]:
-        if found["mediaType"] in d.MANIFESTS:
-            yield found
-            return
-        if not depth:
-            raise ImageError(f"{self.name}: more than {d.MAX_NESTING} indexes in one another")
-        for one in store.read_json(found)["manifests"]:
-            if one["digest"] in seen:
-                continue
-            seen.add(one["digest"])
-            if len(seen) > d.MAX_MANIFESTS:
-                raise ImageError(f"{self.name}: more than {d.MAX_MANIFESTS} manifests")
-            inner = self.manifest(store, one["digest"], one)
-            yield from self._manifests(store, inner, depth - 1, seen)
 
     def blob(self, store: Store, blob: dict, progress: Progress | None = None) -> None:
         """Fetch a blob into the store, from where an earlier attempt was broken off."""
@@ -136,11 +122,16 @@ class Client:
         uploads = f"{self._base}/blobs/uploads/"
         mount = f"?{urlencode({'mount': digest, 'from': source})}" if source else ""
         for number in range(1, ATTEMPTS + 1):
-            begun = self._http.call("POST", uploads + mount, body=b"", expect=(201, 202))
-            if begun.status == 201:
-                report(digest, size, size, "mounted")
-                return
-            to = urljoin(uploads, begun.headers.get("Location", ""))
+            if mount:
+                # Optional for a registry, and forbidden where we may not read the other repository.
+                begun = self._http.call("POST", uploads + mount, body=b"", expect=_MOUNT)
+                if begun.status == 201:
+                    report(digest, size, size, "mounted")
+                    return
+            if not mount or begun.status != 202:
+                begun = self._http.call("POST", uploads, body=b"", expect=(202,))
+            mount = ""
+            to = self._http.join(uploads, begun.headers.get("Location", ""))
             to += ("&" if "?" in to else "?") + f"digest={quote(digest)}"
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             try:
@@ -166,7 +157,7 @@ class Client:
         )  # fmt: skip
         digest = answer.headers.get("Docker-Content-Digest", descriptor["digest"])
         if digest != descriptor["digest"] and digest.startswith("sha256:"):
-            raise ImageError(f"{self.name}: the registry made {digest} of {descriptor['digest']}")
+            raise ImageError(f"{self.name}: the registry made {digest!r} of the manifest")
 
     def tags(self) -> list[str]:
         """All tags of the repository (spec, "Listing Tags"), through as many pages as it takes."""
@@ -177,13 +168,16 @@ class Client:
             if answer.status == 404:
                 raise ImageError(f"no such repository in the registry: {self.name}")
             document = d.parse(answer.data, lambda value, _: value, "list of tags")
-            tags = document.get("tags") if isinstance(document, dict) else None
-            for tag in tags or []:
-                if not isinstance(tag, str) or not tag.isprintable():
-                    raise ImageError(f"{self.name}: {tag!r} in the list of tags is no tag")
-                found[tag] = None
+            tags = (document.get("tags") if isinstance(document, dict) else None) or []
+            if not isinstance(tags, list) or not all(map(_is_tag, tags)):
+                raise ImageError(f"{self.name}: the list of tags has what is no tag")
+            found |= dict.fromkeys(tags)
             following = re.search(r'<([^>]*)>\s*;[^,]*rel="?next', answer.headers.get("Link", ""))
             if not following:
                 return list(found)
-            page = urljoin(page, following[1])
+            page = self._http.join(page, following[1])
         raise ImageError(f"{self.name}: the list of tags does not end")
+
+
+def _is_tag(tag) -> bool:
+    return isinstance(tag, str) and tag.isprintable()

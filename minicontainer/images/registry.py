@@ -42,22 +42,21 @@ def pull(
     ImageError; the store has the whole image then, or its name is as it was.
     """
     name = parse(reference)
+
+    def choose(index: dict) -> list[dict]:
+        return index["manifests"] if all_platforms else [d.choose(index, platform, str(name))]
+
     with Client(name, plain_http=plain_http, creds=creds, timeout=timeout) as client, store.lease():
         found = client.manifest(store, name.wanted)
-        for _ in range(d.MAX_NESTING + 1):
-            if all_platforms or found["mediaType"] in d.MANIFESTS:
-                break
-            chosen = d.choose(store.read_json(found), platform, str(name))
-            found = client.manifest(store, chosen["digest"], chosen)
-        else:
-            raise ImageError(f"{name}: more than {d.MAX_NESTING} indexes in one another")
+        manifests = list(_manifests(client, store, found, choose))
         blobs: dict[str, dict] = {}
-        for manifest in client.manifests(store, found):
-            blobs.update(_pull_config(client, store, str(name), manifest, platform, progress))
+        for manifest in manifests:
+            blobs |= _pull_config(client, store, str(name), manifest, platform, progress)
         _check_space(store, blobs.values())
         _concurrently(client, lambda blob: client.blob(store, blob, progress), blobs.values())
-        store.tag(str(name), found)
-    return found
+        image = found if all_platforms else manifests[0]
+        store.tag(str(name), image)
+    return image
 
 
 def push(
@@ -77,7 +76,7 @@ def push(
     repository of it has is mounted. The manifest goes last: nobody sees half an image.
     """
     target = parse(reference or name)
-    found = store.resolve(str(parse(name)) if name not in store.names() else name)
+    found = _resolve(store, name)
     if target.digest not in ("", found["digest"]):
         raise ImageError(f"{target}: the image to push is {found['digest']}")
     sources = _elsewhere(store, target)
@@ -110,6 +109,30 @@ def list_tags(
     """The tags of a repository, as the registry lists them."""
     with Client(parse(reference), plain_http=plain_http, creds=creds) as client:
         return client.tags()
+
+
+def _resolve(store: Store, name: str) -> dict:
+    """By the name as it is, by its full form, or by a digest."""
+    with contextlib.suppress(ImageError):
+        full = str(parse(name))
+        if name not in store.names() and full in store.names():
+            return store.resolve(full)
+    return store.resolve(name)
+
+
+def _manifests(
+    client: Client, store: Store, found: dict, choose: Callable[[dict], list[dict]],
+    depth: int = d.MAX_NESTING,
+) -> Iterator[dict]:  # fmt: skip
+    """The image manifests that a descriptor means; `choose` says which of an index to fetch."""
+    if found["mediaType"] in d.MANIFESTS:
+        yield found
+        return
+    if not depth:
+        raise ImageError(f"{client.name}: more than {d.MAX_NESTING} indexes in one another")
+    for one in choose(store.read_json(found)):
+        inner = client.manifest(store, one["digest"], one)
+        yield from _manifests(client, store, inner, choose, depth - 1)
 
 
 def _pull_config(

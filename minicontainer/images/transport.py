@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 
 from .. import __version__
 from ..runtime.errors import kernel_words
@@ -75,7 +75,8 @@ class Transport:
         self.host = host
         self.timeout = timeout
         plain = plain_http or (is_loopback(host) and not _speaks_tls(host))
-        self.origin = f"{'http' if plain else 'https'}://{host}".lower()
+        self._base = f"{'http' if plain else 'https'}://{host}"
+        self._home = _origin(self._base)
         self._plain_http = plain_http
         self._authorizer = Authorizer(credentials, scopes or [], self._ask_token_server)
         self._pools: dict[str, urllib3.PoolManager] = {}
@@ -142,6 +143,14 @@ class Transport:
         else:
             response.close()
 
+    def join(self, base: str, url: str) -> str:
+        """An address that a server gave, which may be relative. Raises ImageError."""
+        try:
+            _origin(joined := urljoin(base, url))
+        except ValueError as error:
+            raise ImageError(f"{self.host}: {_shown(url)}: {error}") from error
+        return joined
+
     def check(self) -> None:
         """Raises Broken after close()."""
         if self._stopped.is_set():
@@ -174,7 +183,7 @@ class Transport:
                 least = _retry_after(answer)
             if number < attempts:
                 self.pause(number, least)
-        raise Broken(f"{what}: {reason}, {attempts} times")
+        raise Broken(f"{what}: {reason}" + (f", {attempts} times" if attempts > 1 else ""))
 
     def _raise_if_final(self, error: Exception) -> None:
         """Some failures stay as they are, however often one tries."""
@@ -184,17 +193,15 @@ class Transport:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 hint = "SSL_CERT_FILE=FILE names the certificate of an authority of your own"
             raise ImageError(f"{self.host}: {cause}", hint=hint) from error
-        if isinstance(error, NameResolutionError) or (
-            isinstance(error, NewConnectionError) and not self._reached
-        ):
+        if isinstance(error, NewConnectionError) and not self._reached:
             raise ImageError(f"{self.host}: {_reason(error)}") from error
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str], body):
         """One request with its redirects and, once, the answer to a challenge."""
-        url, challenged, redirects = self._join(self.origin, url), False, 0
+        url, challenged, redirects = self.join(self._base, url), False, 0
         while True:
             # Any other host, scheme or port is somebody else, to whom our credentials are unknown.
-            at_home = _origin(url) == self.origin
+            at_home = _origin(url) == self._home
             authorization = self._authorizer.header() if at_home else ""
             sent = {**headers, "Authorization": authorization} if authorization else headers
             response = self._send(method, url, sent, body() if callable(body) else body)
@@ -211,7 +218,7 @@ class Transport:
                     raise ImageError(f"{self.host}: {method} {url}: redirected to another method")
                 if redirects > MOST_REDIRECTS:
                     raise ImageError(f"{self.host}: redirected more than {MOST_REDIRECTS} times")
-                url = self._join(url, location)
+                url = self.join(url, location)
             else:
                 return response
 
@@ -219,7 +226,8 @@ class Transport:
         def attempt() -> Answer:
             return self._whole(self._send(method, url, headers, body), SMALL)
 
-        return self._persist(attempt, (200,), f"token from {url.partition('?')[0]}").data
+        # Once: the request that needs the token is tried again.
+        return self._persist(attempt, (200,), f"token from {url.partition('?')[0]}", 1).data
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body):
         """One request, as it is; its answer's body is not read yet."""
@@ -241,18 +249,10 @@ class Transport:
         self._live.add(response)
         return response
 
-    def _join(self, base: str, url: str) -> str:
-        try:
-            return urljoin(base, url)
-        except ValueError as error:
-            raise ImageError(f"{self.host}: {_shown(url)}: {error}") from error
-
     def _allow(self, url: str) -> None:
         """An address that a server gave us may not lead from TLS to plain HTTP."""
         parts = urlsplit(url)
-        plain_is_fine = self._plain_http or (
-            self.origin.startswith("http:") and is_loopback(parts.netloc)
-        )
+        plain_is_fine = self._plain_http or (self._home[0] == "http" and is_loopback(parts.netloc))
         if not (parts.scheme == "https" or (parts.scheme == "http" and plain_is_fine)):
             raise ImageError(
                 f"{self.host}: refused to talk to {_shown(url)} without TLS",
@@ -314,10 +314,11 @@ def _speaks_tls(host: str) -> bool:
         return False
 
 
-def _origin(url: str) -> str:
-    """RFC 6454: scheme, host and port."""
+def _origin(url: str) -> tuple[str, str, int]:
+    """RFC 6454: scheme, host and port. Raises ValueError."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, parts.hostname or "", port
 
 
 def _reason(error: Exception) -> str:
