@@ -79,24 +79,22 @@ def load(store: Store, file, name: str = "", limits: Limits | None = None) -> li
 
     Raises ImageError; then the store is as it was.
     """
-    added: set[str] = set()
+    lease = store.lease()
     try:
-        with store.lease():
-            return _load(store, file, name, limits, added)
-    finally:
-        collect(
-            store, only=added
-        )  # what no image needs: the archive's own lists; all, if it failed
+        with lease:
+            return _load(store, file, name, limits)
+    finally:  # what no image needs: the archive's own lists; all of it, if it failed
+        collect(store, only=lease.made)
 
 
-def _load(store: Store, file, name: str, limits: Limits | None, added: set[str]) -> list[str]:
+def _load(store: Store, file, name: str, limits: Limits | None) -> list[str]:
     members: dict[str, dict] = {}  # name in the archive -> descriptor of its content
     links: dict[str, str] = {}
     with Plain(file, "archive", limits) as stream:
         for entry in tar_read.entries(stream):
             member = posixpath.normpath(entry.name.decode("utf-8", "surrogateescape"))
             if entry.kind == REGULAR:
-                members[member] = _add(store, stream, member, entry.stored, added)
+                members[member] = _add(store, stream, member, entry.stored)
             elif entry.kind in (SYMLINK, LINK):  # layers that are there twice, in old archives
                 link = entry.link.decode("utf-8", "surrogateescape")
                 base = posixpath.dirname(member) if entry.kind == SYMLINK else ""
@@ -138,7 +136,7 @@ class _Member:
         return part
 
 
-def _add(store: Store, stream: Plain, member: str, size: int, added: set[str]) -> dict:
+def _add(store: Store, stream: Plain, member: str, size: int) -> dict:
     content = _Member(stream, size)
     digest = None
     parts = member.split("/")
@@ -152,7 +150,6 @@ def _add(store: Store, stream: Plain, member: str, size: int, added: set[str]) -
         pointer = store.add(content, digest, size)
     except EOFError as error:
         raise ImageError(f"archive: {member}: {error}") from None
-    added.add(pointer["digest"])
     return {**pointer, "beginning": kind(content.beginning)}
 
 

@@ -10,6 +10,7 @@ processors, which Intel's isa-l (as fast) does not promise.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Queue
@@ -33,13 +34,16 @@ class Limits:
     ratio    plain bytes for each stored byte, when they are more than `free`
     free     bytes that any layer may have: zeros compress well
     entries  files of one layer
+
+    MINICONTAINER_MAX_LAYER, in bytes, is another `total`, with no regard to the ratio.
     """
 
     def __init__(
         self, total: int = 64 << 30, ratio: int = 200, free: int = 1 << 30, entries: int = 2_000_000
     ) -> None:
-        self.total = total
-        self.ratio = ratio
+        chosen = os.environ.get("MINICONTAINER_MAX_LAYER", "")
+        self.total = int(chosen) if chosen.isdecimal() else total
+        self.ratio = self.total if chosen.isdecimal() else ratio
         self.free = free
         self.entries = entries
 
@@ -51,7 +55,9 @@ class Limits:
             what = f"{plain} bytes from {stored}: more than {self.ratio} for one"
         else:
             return
-        raise ImageError(f"{name}: its content is {what}", "if you trust it: --no-limits")
+        raise ImageError(
+            f"{name}: its content is {what}", "if you trust it: MINICONTAINER_MAX_LAYER=BYTES"
+        )
 
 
 class Plain:

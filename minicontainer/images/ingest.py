@@ -41,6 +41,7 @@ def ingest(store: Store, source, digest: str | None, size: int | None, offset: i
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if store._lease:
             store._lease.add(found)
+            store._lease.made.add(found)
         os.rename(path, target)
         store.sync_directory(os.path.dirname(os.path.relpath(target, store.root)))
         return found

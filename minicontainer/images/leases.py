@@ -45,12 +45,16 @@ class Lock:
 
 
 class Lease:
-    """A file of digests that `gc` keeps as long as the process that made it lives."""
+    """A file of digests that `gc` keeps as long as the process that made it lives.
+
+    made  digests of the blobs that were written under it
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._outer: Lease | None = None
         self._digests: set[str] = set()
+        self.made: set[str] = set()
 
     def __enter__(self) -> Lease:
         store = self._store
