@@ -15,8 +15,6 @@ from minicontainer.images.compression import Limits, Plain
 from minicontainer.images.store import Image, Store
 from minicontainer.images.unpack import unpack
 
-Item = tuple[str | bytes, dict]
-
 
 def entry(name: str | bytes, data: bytes = b"", **fields) -> tuple[tarfile.TarInfo, bytes]:
     """One member: a file with `data`, or what the TarInfo attributes in `fields` make of it."""
@@ -54,6 +52,12 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def config_of(diff_ids: list[str], **config) -> bytes:
+    """An image's config document, `config` being what a container gets."""
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    return json.dumps({**d.host_platform(), "config": config, "rootfs": rootfs}).encode()
+
+
 def add_image(
     store: Store, name: str, layers: list[bytes], *, stored: list[bytes] | None = None,
     diff_ids: list[str] | None = None, media_types: list[str] | None = None, **config,
@@ -66,14 +70,10 @@ def add_image(
     """
     stored = stored or layers
     types = media_types or [d.OCI_LAYER] * len(stored)
-    document = {
-        **d.host_platform(),
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids or [digest(one) for one in layers]},
-    }
     with store.lease():
         blobs = [store.add(blob, media_type=kind) for blob, kind in zip(stored, types, strict=True)]
-        pointer = store.add(json.dumps(document).encode(), media_type=d.OCI_CONFIG)
+        document = config_of(diff_ids or [digest(one) for one in layers], **config)
+        pointer = store.add(document, media_type=d.OCI_CONFIG)
         manifest = {"schemaVersion": 2, "config": pointer, "layers": blobs}
         store.tag(name, store.add(json.dumps(manifest).encode(), media_type=d.OCI_MANIFEST))
     return store.image(name)

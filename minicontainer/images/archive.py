@@ -1,4 +1,4 @@
-"""Images in one file: `save` and `load`.
+"""Images in one file: `save` and `load`; a root file system in one: `import`.
 
 An oci-archive is a tar of an OCI image layout. A docker-archive has a manifest.json that lists
 configs and layers by their names in the tar. What we write is both at once, as docker's has been
@@ -8,11 +8,12 @@ since version 25, so that every tool reads it; what we read may be either.
 from __future__ import annotations
 
 import posixpath
+import sys
 from collections.abc import Iterator
 
 from ..runtime import checks, jsonfile
 from . import descriptor as d
-from . import reference, tar_read, tar_write
+from . import commit, layers, reference, tar_read, tar_write
 from .compression import Limits, Plain, kind
 from .errors import ImageError
 from .store import CHUNK, EMPTY_INDEX, LAYOUT, Store
@@ -208,3 +209,27 @@ def _check_whole(store: Store, name: str, pointer: dict) -> None:
             raise ImageError(f"{name}: layer {n}: {layer['digest']} is not in the archive")
         if layer["mediaType"] in (d.OCI_LAYER, d.DOCKER_LAYER) and layer["digest"] != diff_id:
             raise ImageError(f"{name}: layer {n}: its diffID is {layer['digest']}, not {diff_id}")
+
+
+def import_tar(
+    store: Store, file, name: str, config: dict | None = None, created_by: str = "import",
+    limits: Limits | None = None,
+) -> str:  # fmt: skip
+    """An image of one layer from a tar of a root file system, compressed in any way or not.
+
+    It is unpacked at once: so it is a tar that can be. Returns the name in full; raises ImageError,
+    then the store is as it was.
+    """
+    full = str(reference.parse(name))
+    lease = store.lease()
+    try:
+        with lease, Plain(file, "archive", limits) as stream:
+            layer = commit.add_layer(store, stream.pieces(sys.maxsize))
+            pointer = commit.add_image(
+                store, None, [layer], created_by, config, created=commit.epoch()
+            )
+            layers.unpacked(store, store.open(full, pointer), limits)
+            store.tag(full, pointer)
+    finally:
+        collect(store, only=lease.made)
+    return full

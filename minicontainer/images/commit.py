@@ -28,7 +28,9 @@ def timestamp(seconds: int | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def add_layer(store: Store, chunks: Iterable[bytes], compression: str = "gzip") -> tuple[dict, str]:
+def add_layer(
+    store: Store, chunks: Iterable[bytes | memoryview], compression: str = "gzip"
+) -> tuple[dict, str]:
     """Store a tar, given in pieces, as a layer; returns its descriptor and diffID.
 
     Call it within a lease.

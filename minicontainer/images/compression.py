@@ -257,7 +257,7 @@ class Chunks:
 class Compressed:
     """Plain chunks as a gzip or zstd stream; `diff_id` is known once it was read to its end."""
 
-    def __init__(self, chunks: Iterable[bytes], compression: str = "gzip") -> None:
+    def __init__(self, chunks: Iterable[bytes | memoryview], compression: str = "gzip") -> None:
         self.diff_id = ""
         self.media_type = d.OCI_LAYER + SUFFIX[compression]
         self._chunks = chunks
@@ -268,7 +268,7 @@ class Compressed:
         machine = self._machine()
         for chunk in self._chunks:
             hasher.update(chunk)
-            yield machine.compress(chunk) if machine else chunk
+            yield machine.compress(chunk) if machine else bytes(chunk)
         self.diff_id = f"sha256:{hasher.hexdigest()}"
         if machine:
             yield machine.flush()
