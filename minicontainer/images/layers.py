@@ -77,7 +77,7 @@ def _unpack(
     diff_id, blob = image.diff_ids[n], image.layers[n]["digest"]
     prefix = rootless.overlay_prefix()
     directory = f"{store.root}/layers/new-{diff_id.partition(':')[2]}"
-    fd = _make_locked(directory)
+    fd = make_locked(directory)
     try:
         if path := _existing(store, image, n):
             remove_tree(directory)
@@ -114,7 +114,7 @@ def _unpack(
         os.close(fd)
 
 
-def _make_locked(directory: str) -> int:
+def make_locked(directory: str) -> int:
     """Make and open a directory that one process at a time works in; what it is for may be done."""
     while True:
         try:

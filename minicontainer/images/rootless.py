@@ -12,6 +12,7 @@ import os
 
 from ..kernel import syscalls, userns
 from ..runtime import jsonfile
+from ..runtime.errors import ContainerError
 from .errors import ImageError
 
 WHOLE = ["0", "0", "4294967295"]  # the map of the initial user namespace
@@ -66,22 +67,33 @@ def _range(file: str, names: tuple[str, str]) -> tuple[int, int]:
     return 0, 0
 
 
-def inside(work):
+def inside(work, apart: bool = False):
     """Call `work`, as root of a user namespace when this is not root; returns its result.
 
     The result must be of JSON's kinds. What `work` raises is an ImageError here.
+
+    apart  root, too, does it in a process of its own; either has mounts of its own, which are gone
+           with the process, however it ends
     """
-    if os.geteuid() == 0:
+    root = os.geteuid() == 0
+    if root and not apart:
         return work()
-    maps = id_maps()
+    maps = ([], []) if root else id_maps()
     answers, answer = os.pipe2(os.O_CLOEXEC)
     waits, go = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         try:
             os.close(go)
-            reply = _child(work, waits, answer)
-        except ImageError as error:
+            if not root:
+                _become_root(waits, answer)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if apart:
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                private = syscalls.MS_REC | syscalls.MS_PRIVATE
+                syscalls.mount(None, "/", None, private, None)
+            reply = {"result": work()}
+        except ContainerError as error:
             reply = {"error": error.message, "hint": error.hint}
         except BaseException as error:
             reply = {"error": f"{type(error).__name__}: {error}", "hint": ""}
@@ -102,6 +114,9 @@ def inside(work):
             told = b""
         while part := os.read(answers, 1 << 16):
             told += part
+    except BaseException:  # Ctrl-C: who attends a container passes it on
+        os.kill(pid, signal.SIGTERM)
+        raise
     finally:
         os.close(go)
         os.close(answers)
@@ -114,7 +129,7 @@ def inside(work):
     return reply["result"]
 
 
-def _child(work, waits: int, answer: int) -> dict:
+def _become_root(waits: int, answer: int) -> None:
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER)
     except OSError as error:
@@ -124,5 +139,3 @@ def _child(work, waits: int, answer: int) -> dict:
         os._exit(1)  # the parent could not map ids, or died
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    return {"result": work()}

@@ -62,7 +62,7 @@ class Files:
                 return
         if kind != REGULAR:
             path = b"/proc/self/fd/%d/%s" % (directory, file)
-            yield self._header(name, kind, now, link, size, _xattrs(path))
+            yield self._header(name, kind, now, link, size, xattrs_of(path))
             return
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(file, flags, dir_fd=directory)
@@ -70,7 +70,7 @@ class Files:
             now = os.fstat(fd)
             if not stat.S_ISREG(now.st_mode):
                 raise OSError(5, f"{os.fsdecode(name)} changed while it was read")
-            yield self._header(name, kind, now, link, now.st_size, _xattrs(fd))
+            yield self._header(name, kind, now, link, now.st_size, xattrs_of(fd))
             yield from _content(fd, now.st_size, name)
         finally:
             os.close(fd)
@@ -142,7 +142,8 @@ def _content(fd: int, size: int, name: bytes) -> Iterator[bytes]:
     yield padding(size)
 
 
-def _xattrs(file: int | bytes) -> dict[bytes, bytes]:
+def xattrs_of(file: int | bytes) -> dict[bytes, bytes]:
+    """The extended attributes that a layer keeps."""
     found = {}
     follow = isinstance(file, int)
     for name in os.listxattr(file, follow_symlinks=follow):
