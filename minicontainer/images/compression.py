@@ -10,13 +10,13 @@ processors, which Intel's isa-l (as fast) does not promise.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Queue
-
-import zstandard
-from zlib_ng import zlib_ng
+from typing import Any
 
 from . import descriptor as d
 from .errors import ImageError
@@ -142,10 +142,10 @@ class Plain:
                     break
                 self._queue.put(chunk)
             self._queue.put(b"")
-        except (zlib_ng.error, zstandard.ZstdError, EOFError) as error:  # type: ignore[misc]
-            self._queue.put(ImageError(f"{self.name}: damaged or cut short: {error}"))
         except Exception as error:
-            self._queue.put(error)
+            ours = isinstance(error, ImageError) or getattr(error, "errno", None)
+            damage = ImageError(f"{self.name}: damaged or cut short: {error}")
+            self._queue.put(error if ours else damage)
 
 
 class _Hashing:
@@ -199,8 +199,8 @@ def decompressor(source: _Hashing):
     if found == "gzip":
         return _Gunzip(source)
     if found == "zstd":
-        machine = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-        return machine.stream_reader(source, CHUNK, read_across_frames=True)  # type: ignore[arg-type]
+        machine = _library("zstandard").ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        return machine.stream_reader(source, CHUNK, read_across_frames=True)
     if found in ("xz", "bzip2"):
         import bz2
         import lzma
@@ -216,7 +216,8 @@ class _Gunzip:
 
     def __init__(self, source: _Hashing) -> None:
         self._source = source
-        self._machine: zlib_ng._Decompress | None = None
+        self._zlib = _library("zlib_ng.zlib_ng")
+        self._machine: Any = None
         self._rest = b""
 
     def read(self, size: int) -> bytes:
@@ -229,7 +230,7 @@ class _Gunzip:
                 self._rest = b""
                 if not data:
                     continue
-                self._machine = zlib_ng.decompressobj(31)
+                self._machine = self._zlib.decompressobj(31)
             plain = self._machine.decompress(data, size)
             if self._machine.eof:
                 self._rest, self._machine = self._machine.unused_data, None
@@ -275,7 +276,22 @@ class Compressed:
 
     def _machine(self):
         if self._compression == "gzip":  # 31: with a gzip header, which has no time in it
-            return zlib_ng.compressobj(GZIP_LEVEL, zlib_ng.DEFLATED, 31)
+            zlib = _library("zlib_ng.zlib_ng")
+            return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
         if self._compression == "zstd":
-            return zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
+            return _library("zstandard").ZstdCompressor(3, write_checksum=True).compressobj()
         return None
+
+
+def _library(name: str):
+    """A module of others. The launchers start without site-packages, which cost a start 10 ms."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        if not sys.flags.no_site:
+            hint = "./workshop setup, or: pip install 'minicontainer[images]'"
+            raise ImageError(f"{name} is not installed", hint) from None
+    import site
+
+    site.main()
+    return importlib.import_module(name)

@@ -182,18 +182,25 @@ class Store:
                 raise self._unknown(name)
             self._write_index(self._others(name))
 
-    def resolve(self, name: str) -> dict:
-        """The descriptor that a name, or the beginning of a digest, means; raises ImageError.
-
-        What a name leaves out is docker.io, library and latest. A digest is a manifest's, or a
-        config's as docker shows it: with `sha256:` or without, at least four of its digits.
-        """
+    def full_name(self, name: str) -> str:
+        """The name that this one is short for, by docker's rules: see `reference`; "" for none."""
         names = self.names()
-        full = name if "/" in name else f"library/{name}"  # docker's rules: see `reference`
+        full = name if "/" in name else f"library/{name}"
         for repository in (name, f"docker.io/{full}"):
             for candidate in (repository, f"{repository}:latest"):
                 if candidate in names:
-                    return names[candidate]
+                    return candidate
+        return ""
+
+    def resolve(self, name: str) -> dict:
+        """The descriptor that a name, or the beginning of a digest, means; raises ImageError.
+
+        A digest is a manifest's, or a config's as docker shows it: with `sha256:` or without, at
+        least four of its digits.
+        """
+        names = self.names()
+        if full := self.full_name(name):
+            return names[full]
         digits = name.removeprefix("sha256:")
         if len(digits) < 4 or digits.strip("0123456789abcdef"):
             raise self._unknown(name)
