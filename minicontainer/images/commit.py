@@ -68,12 +68,16 @@ def add_image(
     history += [{"created_by": "unknown"}] * (len(old_ids) - full)  # some builders write none
     history += [step] * len(layers) or [{**step, "empty_layer": True}]
     new["history"] = history
-    config_pointer = store.add(_bytes(new), media_type=d.OCI_CONFIG)
+    return write_image(store, new, [*old_layers, *(layer for layer, _ in layers)])
+
+
+def write_image(store: Store, config: dict, layers: list[dict]) -> dict:
+    """Store an image of a config and descriptors of layers; returns the manifest's descriptor."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": d.OCI_MANIFEST,
-        "config": config_pointer,
-        "layers": [_oci(layer) for layer in [*old_layers, *(layer for layer, _ in layers)]],
+        "config": store.add(_bytes(config), media_type=d.OCI_CONFIG),
+        "layers": [_oci(layer) for layer in layers],
     }
     return store.add(_bytes(manifest), media_type=d.OCI_MANIFEST)
 
