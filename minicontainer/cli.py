@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except UsageError as error:
-        command = words[0] if words and words[0] in COMMANDS else ""
+        command = words[0] if words and words[0] in _commands(words) else ""
         help = " ".join(filter(None, ("minicontainer", command, "--help")))
         return _complain(f"{error}\n  help: {help}", RUNTIME_FAILED)
     except ContainerError as error:
@@ -93,19 +93,20 @@ def _complain(message: str, exit_code: int) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    commands = _commands(words)
     if not words or words[0] in ("-h", "--help", "help"):
-        if len(words) > 1 and words[1] in COMMANDS:
-            return COMMANDS[words[1]][0](["--help"])
-        print(_usage())
+        if len(words) > 1 and words[1] in commands:
+            return commands[words[1]][0](["--help"])
+        print(_usage(commands))
         return 0 if words else RUNTIME_FAILED
     if words[0] in ("-V", "--version", "version"):
         print(f"minicontainer {__version__}")
         return 0
-    if words[0] not in COMMANDS:
+    if words[0] not in commands:
         from .options import _similar
 
-        raise UsageError(f"unknown command {words[0]!r}{_similar(words[0], COMMANDS)}")
-    return COMMANDS[words[0]][0](words[1:])
+        raise UsageError(f"unknown command {words[0]!r}{_similar(words[0], commands)}")
+    return commands[words[0]][0](words[1:])
 
 
 def run(words: list[str]) -> int:
@@ -165,8 +166,17 @@ COMMANDS = {
 }
 
 
-def _usage() -> str:
-    rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+def _commands(words: list[str]) -> dict:
+    """COMMANDS; and, unless the word is one of them, those of modules that `run` goes without."""
+    if words and words[0] in COMMANDS:
+        return COMMANDS
+    from . import images_cli, registry_cli
+
+    return {**COMMANDS, **images_cli.COMMANDS, **registry_cli.COMMANDS}
+
+
+def _usage(commands: dict) -> str:
+    rows = [(name, summary) for name, (_, summary) in commands.items()]
     return (
         "usage: minicontainer COMMAND [OPTIONS] …\n\nA container you can read.\n\n"
         f"{table(rows)}\n\n"

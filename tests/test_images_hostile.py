@@ -443,6 +443,17 @@ def test_limits_of_counts() -> None:
         d.check_index({"schemaVersion": 2, "manifests": [GOOD] * 1001})
 
 
+def test_errors_do_not_speak_to_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b[2J\x07"
+    with pytest.raises(ImageError) as caught:
+        d.check_descriptor({**GOOD, "annotations": {evil: 5}})
+    assert "\\x1b[2J\\x07" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    with pytest.raises(ImageError) as caught:
+        load(Store(str(tmp_path / "s")), io.BytesIO(tar(entry(f"blobs/{evil}/x", b""))))
+    assert "\x1b" not in str(caught.value)
+
+
 # --- archives -------------------------------------------------------------------------------------
 
 
