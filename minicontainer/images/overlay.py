@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 
-from ..kernel import mountfd, syscalls, userns
+from ..kernel import mountfd, syscalls
 from ..kernel.syscalls import FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING
 from ..runtime.errors import kernel_words
 from .layers import remove_tree
-from .rootless import overlay_prefix
+from .rootless import inside, overlay_prefix
 
 PAGE = 4096  # mount(2) takes so many bytes of options
 LONGEST = 255  # fsconfig(2) takes so many of one
@@ -94,36 +94,23 @@ def _by_descriptor(path: str, fds: list[int]) -> str:
 
 
 def why_not(directory: str) -> str:
-    """Why overlayfs cannot have upper directories in `directory`; "" when it can: found by doing.
+    """Why overlayfs cannot have upper directories in `directory`; "" when it can.
 
-    In a child, with mount (and user) namespaces of its own.
+    Found by doing it, in a process that has mounts of its own.
     """
     place = f"{directory}/probe-{os.getpid()}"
     for name in ("", "/lower", "/upper", "/work", "/merged"):
         os.mkdir(place + name)
-    answers, answer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
+
+    def attempt() -> str:
+        user = overlay_prefix() == "user.overlay."
         try:
-            _try(place)
-            os.write(answer, b"+")
+            mount([f"{place}/lower"], f"{place}/merged", f"{place}/upper", f"{place}/work", user)
         except OSError as error:
-            os.write(answer, f"{error.strerror}: {kernel_words(error.errno or 0)}".encode())
-        finally:
-            os._exit(0)
-    os.close(answer)
-    told = os.read(answers, 4096).decode()
-    os.close(answers)
-    os.waitpid(pid, 0)
-    remove_tree(place)  # overlayfs made a directory of mode 0 in work
-    return told.removeprefix("+")
+            return f"overlayfs: {kernel_words(error.errno or 0)}"
+        return ""
 
-
-def _try(place: str) -> None:
-    user, uid, gid = overlay_prefix() == "user.overlay.", os.geteuid(), os.getegid()
-    if uid:
-        syscalls.unshare(syscalls.CLONE_NEWUSER)
-        userns.write_single_id_map(0, uid, 0, gid)
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE, None)
-    mount([f"{place}/lower"], f"{place}/merged", f"{place}/upper", f"{place}/work", user)
+    try:
+        return inside(attempt, apart=True)
+    finally:
+        remove_tree(place)  # overlayfs made a directory of mode 0 in work
