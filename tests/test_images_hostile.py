@@ -504,3 +504,18 @@ def test_an_archive_with_a_link_to_the_host(store: Store) -> None:
                entry("c.json", json.dumps(CONFIG).encode())]  # fmt: skip
     with pytest.raises(ImageError, match=r"names 'l.tar', which is not there"):
         load(store, io.BytesIO(tar(*members)))
+
+
+@needs_root
+def test_directories_without_entries_do_not_lead_out(tmp_path: Path) -> None:
+    """Their metadata is that of the layer below; the path to them may go through a symlink."""
+    victim = tmp_path / "victim"
+    (victim / "cron.d").mkdir(parents=True)
+    before = listing(victim)
+    below = tar(directory("a"), directory("a/cron.d", 0o777, uid=666, gid=666))
+    inside = str(victim).lstrip("/")
+    above = tar(symlink("a", str(victim)), directory(inside), entry("a/cron.d/job", b"x"))
+    store = Store(str(tmp_path / "store"))
+    paths = layers.unpacked(store, add_image(store, "two", [below, above]))
+    assert listing(victim) == before
+    assert os.path.exists(f"{paths[1]}/{inside}/cron.d/job")

@@ -62,10 +62,14 @@ def _existing(store: Store, image: Image, n: int) -> str:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory below layers/, whoever its files belong to."""
+    """Remove a directory, whoever its files belong to; somebody else may be at it, too."""
     import shutil
 
-    rootless.inside(lambda: shutil.rmtree(path))
+    def go_on(_, __, raised) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    rootless.inside(lambda: shutil.rmtree(path, onerror=go_on))
 
 
 def _unpack(
@@ -135,23 +139,36 @@ def make_locked(directory: str) -> int:
 
 
 def _take_metadata(directory: str, path: bytes, below: list[str]) -> None:
-    """Give a directory that the layer does not describe the mode, owner, … of the one below it."""
-    for layer in reversed(below):
-        root = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY
-            fd = syscalls.openat2(root, path, flags, syscalls.RESOLVE_NO_SYMLINKS)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return  # a file, a symlink or a whiteout: the directory is new
-        finally:
-            os.close(root)
-        try:
-            copy_metadata(fd, os.path.join(os.fsencode(directory), path))
-        finally:
-            os.close(fd)
-        return
+    """Give a directory that the layer does not describe the mode, owner, … of the one below it.
+
+    Both trees are a stranger's: in the new one, too, the path may go through a symlink.
+    """
+    try:
+        for layer in reversed(below):
+            if (source := _open_directory(layer, path, syscalls.RESOLVE_NO_SYMLINKS)) >= 0:
+                break
+        else:
+            return
+    except OSError:
+        return  # a file, a symlink or a whiteout: the directory is new
+    target = _open_directory(directory, path, syscalls.RESOLVE_IN_ROOT)
+    try:
+        copy_metadata(source, target)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _open_directory(root: str, path: bytes, resolve: int) -> int:
+    """A descriptor of a directory below another, or -1 when it is not there."""
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        return syscalls.openat2(fd, path, flags, resolve | syscalls.RESOLVE_NO_MAGICLINKS)
+    except FileNotFoundError:
+        return -1
+    finally:
+        os.close(fd)
 
 
 def root_layer(layers: list[str]) -> str:
@@ -165,17 +182,18 @@ def copy_root_metadata(layers: list[str], upper: str) -> None:
     copy_metadata(os.fsencode(root_layer(layers)), os.fsencode(upper))
 
 
-def copy_metadata(source: int | bytes, target: bytes) -> None:
-    """Owner, mode, extended attributes but overlayfs' own, and time of a file; links as such."""
+def copy_metadata(source: int | bytes, target: int | bytes) -> None:
+    """Owner, mode, extended attributes but overlayfs' own, and time; a path's end is not followed."""
     from .unpack import OVERLAY_XATTR
 
-    follow = isinstance(source, int)
-    now = os.stat(source, follow_symlinks=follow)
-    os.chown(target, now.st_uid, now.st_gid, follow_symlinks=False)
+    def of(file: int | bytes) -> dict:
+        return {} if isinstance(file, int) else {"follow_symlinks": False}
+
+    now = os.stat(source, **of(source))
+    os.chown(target, now.st_uid, now.st_gid, **of(target))
     if not stat.S_ISLNK(now.st_mode):
         os.chmod(target, stat.S_IMODE(now.st_mode))
-    for name in os.listxattr(source, follow_symlinks=follow):
+    for name in os.listxattr(source, **of(source)):
         if not os.fsencode(name).startswith((OVERLAY_XATTR, b"trusted.overlay.")):
-            value = os.getxattr(source, name, follow_symlinks=follow)
-            os.setxattr(target, name, value, follow_symlinks=False)
-    os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns), follow_symlinks=False)
+            os.setxattr(target, name, os.getxattr(source, name, **of(source)), **of(target))
+    os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns), **of(target))

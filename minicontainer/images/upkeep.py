@@ -158,21 +158,29 @@ def _sweep_ingest(store: Store, leased: set[str]) -> None:
 
 
 def _doom_layers(store: Store, needed: set[str]) -> list[str]:
+    """Rename what is to go, so that nobody finds it any more; returns the new paths."""
     directory = f"{store.root}/layers"
     doomed = []
     for name in os.listdir(directory):
-        path = f"{directory}/{name}"
-        if name.startswith("new-"):
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            unused = _unused(fd)
-            os.close(fd)
-            if unused:
-                doomed.append(path)
-        elif name.startswith("old-"):
-            doomed.append(path)
-        elif name not in needed:
-            os.rename(path, f"{directory}/old-{name}")
-            doomed.append(f"{directory}/old-{name}")
+        if name in needed:
+            continue
+        fd = -1
+        try:
+            if name.startswith("new-"):
+                # Who unpacks has it locked, or waits for us and looks again (make_locked).
+                fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                if not _unused(fd):
+                    continue
+            if not name.startswith("old-"):
+                renamed = f"old-{os.urandom(4).hex()}-{name}"
+                os.rename(f"{directory}/{name}", f"{directory}/{renamed}")
+                name = renamed
+            doomed.append(f"{directory}/{name}")
+        except FileNotFoundError:
+            pass  # it got its final name a moment ago
+        finally:
+            if fd >= 0:
+                os.close(fd)
     return doomed
 
 
