@@ -172,6 +172,7 @@ class _Builder:
         self.now = timestamp(self.epoch)
         self.built: dict[int, _Image] = {}
         self.opened: list[Source] = []
+        self.told: set[str] = set()
         self.log = f"{scratch.path}/log"
         self.unused = set(args) - PROXIES
         platform = d.host_platform()
@@ -308,8 +309,11 @@ class _Builder:
 
     def _change(self, image: _Image, work, one: Instruction) -> dict:
         lowers = image.unpacked(self.store, self.file.name)
-        found = make(self.store, self.scratch, lowers, self.epoch, work, self.progress)
-        status = found.pop("status")
+        found = make(self.store, self.scratch, lowers, self.epoch, work)
+        status, notice = found.pop("status"), found.pop("notice")
+        if notice and notice not in self.told:
+            self.told.add(notice)
+            self.progress(notice)
         if status:
             told = ""
             if self.output is None:
@@ -447,7 +451,7 @@ class _Builder:
             with Source(root) as target:
                 copier = Copier(self.context.ignored, ids, bits, target.fd)
                 if from_ is not None:
-                    shown, _ = mount(lowers, place, self.progress)
+                    shown, _, _ = mount(lowers, place)
                     with Source(shown, in_root=True) as source:
                         found = [*written, *self._jobs(source, patterns)]
                         many = into or len(found) > 1 or copier.is_directory(to)

@@ -49,17 +49,18 @@ class Scratch:
 
 def make(
     store: Store, scratch: Scratch, lowers: list[str], newest: int | None,
-    work: Callable[[str], int], notice: Callable[[str], None],
+    work: Callable[[str], int],
 ) -> dict:  # fmt: skip
     """The layer that `work`, called with the root directory, makes by changing what is there.
 
-    Returns `layer` and `diff_id` as `commit.add_layer` does, both None when nothing changed, and
-    `status`, what work returned; when that is not 0 there is no layer. Raises ImageError.
+    Returns `layer` and `diff_id` as `commit.add_layer` does, both None when nothing changed;
+    `status`, what work returned: when that is not 0 there is no layer; and `notice`, a text or "".
+    Raises ImageError.
     """
 
     def apart() -> dict:
         os.umask(0o022)
-        root, changes = mount(lowers, scratch.directory(), notice)
+        root, changes, notice = mount(lowers, scratch.directory())
         status = work(root)
         layer = diff_id = None
         if status == 0:
@@ -67,18 +68,16 @@ def make(
             if os.listdir(upper):
                 tar = diff.tar(upper, newest, rootless.overlay_prefix())
                 layer, diff_id = add_layer(store, tar)
-        return {"layer": layer, "diff_id": diff_id, "status": status}
+        return {"layer": layer, "diff_id": diff_id, "status": status, "notice": notice}
 
     scratch.directory()  # by us: the process below may have other ids
     return rootless.inside(apart, apart=True)
 
 
-def mount(
-    lowers: list[str], place: str, notice: Callable[[str], None]
-) -> tuple[str, Callable[[], str]]:
-    """Show layers in an empty directory: the root, and what gives the changes, as overlayfs does.
+def mount(lowers: list[str], place: str) -> tuple[str, Callable[[], str], str]:
+    """Show layers in an empty directory.
 
-    In the caller's mount namespace. Raises OSError.
+    Returns the root; what gives the directory of changes, as overlayfs has it; a notice, or "". In the caller's mount namespace. Raises OSError.
     """
     empty, upper, work, root = (f"{place}/{name}" for name in ("empty", "upper", "work", "root"))
     for path in (empty, upper, work, root):
@@ -88,12 +87,13 @@ def mount(
     layers.copy_root_metadata(lowers, upper)
     try:
         overlay.mount(lowers, root, upper, work, prefix.startswith("user."), volatile=True)
-        return root, lambda: upper
+        return root, lambda: upper, ""
     except OSError as error:
-        notice(f"the layers are copied: overlayfs: {os.strerror(error.errno or 0).lower()}")
+        why = os.strerror(error.errno or 0).lower()
     merge.copy(lowers, prefix, root)
     before = _seen(root)
-    return root, lambda: _only_changes(root, before)
+    notice = f"the layers are copied, since overlayfs cannot be used: {why}"
+    return root, lambda: _only_changes(root, before), notice
 
 
 def _seen(root: str) -> dict[bytes, os.stat_result]:
@@ -146,9 +146,10 @@ def run(
     """
     config = spec.default(root, args, cwd=cwd, network=network)
     uid, gid, groups = users.look_up(root, user)
-    config["process"].update(
-        env=env, noNewPrivileges=False, user={"uid": uid, "gid": gid, "additionalGids": groups}
-    )
+    if not rootless.has_other_ids():
+        groups = []  # setgroups(2) is denied there
+    ids = {"uid": uid, "gid": gid, "additionalGids": groups}
+    config["process"].update(env=env, noNewPrivileges=False, user=ids)
     linux = config["linux"]
     linux["seccomp"] = default_profile(capabilities.DOCKER_DEFAULT)
     if rootless.overlay_prefix().startswith("user."):

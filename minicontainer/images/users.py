@@ -17,10 +17,12 @@ HIGHEST = 2**32 - 2  # (uid_t) -1 means "leave as it is" to setresuid(2)
 
 
 def look_up(root: str, text: str) -> tuple[int, int, list[int]]:
-    """uid, gid and further groups of USER[:GROUP], names or numbers, in the directory `root`.
+    """uid, gid and all groups of USER[:GROUP], names or numbers, in the directory `root`.
 
     "" is root. Without GROUP the gid is that of /etc/passwd, 0 for a user who is not in there, and
-    the further groups are those that list the user. Raises ImageError.
+    the groups are those that list the user, too. The gid is always one of them: a setgid program
+    would drop it else, and with it what files deny to that group (CVE-2022-36109).
+    Raises ImageError.
     """
     user, colon, group = text.partition(":")
     uid, gid, name = _number(user or "0"), 0, ""
@@ -31,15 +33,22 @@ def look_up(root: str, text: str) -> tuple[int, int, list[int]]:
     if uid is None:
         raise ImageError(f"user {user!a} is not in the image's /etc/passwd", "or give its number")
     if not colon and not name:
-        return uid, gid, []
+        return uid, gid, [gid]
     groups = _entries(root, "/etc/group", 4)
     if not colon:
-        return uid, gid, [int(one[2]) for one in groups if name in one[3].split(",")]
+        listing = [int(one[2]) for one in groups if name in one[3].split(",")]
+        return uid, gid, sorted({gid, *listing})
     found = [int(one[2]) for one in groups if one[0] == group]
     number = found[0] if found else _number(group)
     if number is None:
         raise ImageError(f"group {group!a} is not in the image's /etc/group", "or give its number")
-    return uid, number, []
+    return uid, number, [number]
+
+
+def owner_of(root: str, text: str) -> tuple[int, int]:
+    """uid and gid of a --chown: docker's rules differ in that a number alone is also the gid's."""
+    uid, gid, _ = look_up(root, text)
+    return uid, uid if _number(text) is not None else gid
 
 
 def _number(text: str) -> int | None:
