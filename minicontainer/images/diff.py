@@ -10,8 +10,9 @@ import stat
 from collections.abc import Iterator
 
 from . import tar_write
+from .overlay import is_whiteout
 from .tar_read import REGULAR
-from .unpack import DIRECTORY_FLAGS, OPAQUE, WHITEOUT, is_whiteout
+from .unpack import DIRECTORY_FLAGS, OPAQUE, WHITEOUT
 
 
 def tar(directory: str, newest: int | None = None, overlay: str = "") -> Iterator[bytes]:

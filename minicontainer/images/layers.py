@@ -53,6 +53,11 @@ def unpacked(store: Store, image: Image, limits: Limits | None = None) -> list[s
     return found
 
 
+def missing(store: Store, image: Image) -> bool:
+    """Whether some layer is yet to be unpacked."""
+    return not all(_existing(store, image, n) for n in range(len(image.diff_ids)))
+
+
 def _existing(store: Store, image: Image, n: int) -> str:
     path = f"{store.root}/layers/{image.diff_ids[n].partition(':')[2]}"
     if os.path.isdir(path):
@@ -183,7 +188,7 @@ def copy_root_metadata(layers: list[str], upper: str) -> None:
 
 
 def copy_metadata(source: int | bytes, target: int | bytes) -> None:
-    """Owner, mode, extended attributes but overlayfs' own, and time; a path's end is not followed."""
+    """Owner, mode, extended attributes but overlayfs' own, and time; links are not followed."""
     from .unpack import OVERLAY_XATTR
 
     def of(file: int | bytes) -> dict:

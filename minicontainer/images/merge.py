@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from . import tar_write
 from .layers import copy_metadata, root_layer
-from .unpack import is_whiteout
+from .overlay import is_opaque, is_whiteout
 
 
 def merged(layers: list[str], overlay: str) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
@@ -21,14 +21,13 @@ def merged(layers: list[str], overlay: str) -> Iterator[tuple[bytes, bytes, os.s
 
     Sorted, directories before what is in them; b"" is the root. overlay: as in `diff.tar`.
     """
-    opaque = f"{overlay}opaque"
     tops = [os.fsencode(path) for path in reversed(layers)]
     root = os.fsencode(root_layer(layers))
     yield b"", root, os.lstat(root)
-    yield from _directory(b"", tops, opaque)
+    yield from _directory(b"", tops, overlay)
 
 
-def _directory(path: bytes, directories: list[bytes], opaque: str):
+def _directory(path: bytes, directories: list[bytes], overlay: str):
     found: dict[bytes, list[bytes]] = {}
     for directory in directories:
         for name in os.listdir(directory):
@@ -45,16 +44,9 @@ def _directory(path: bytes, directories: list[bytes], opaque: str):
                 if not stat.S_ISDIR(os.lstat(file).st_mode):
                     break
                 united.append(file)
-                if _is_opaque(file, opaque):
+                if is_opaque(file, overlay):
                     break
-            yield from _directory(path + name + b"/", united, opaque)
-
-
-def _is_opaque(path: bytes, name: str) -> bool:
-    try:
-        return os.getxattr(path, name, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
+            yield from _directory(path + name + b"/", united, overlay)
 
 
 def tar(layers: list[str], overlay: str, newest: int | None = None) -> Iterator[bytes]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from ..kernel import mountfd, syscalls
 from ..kernel.syscalls import FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING
 from ..runtime.errors import kernel_words
+from ..runtime.steps import Step
 from .layers import remove_tree
 from .rootless import inside, overlay_prefix
 
@@ -91,6 +93,97 @@ def _by_descriptor(path: str, fds: list[int]) -> str:
     """A short name for a path; the kernel looks it up once, while the file system is made."""
     fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     return f"/proc/self/fd/{fds[-1]}"
+
+
+class Root(Step):
+    """In a plan, in place of the step "bind root"; arguments as `mount` takes them."""
+
+    name = "overlay root"
+    why = "the image's layers as one tree; what the container changes goes to its own directory"
+    clause = "config.md#root"
+    lesson = "07"
+
+    def __init__(self, layers: list[str], path: str, upper: str, work: str, volatile: bool) -> None:
+        self.layers, self.path, self.upper, self.work = layers, path, upper, work
+        self.user = overlay_prefix() == "user.overlay."
+        self.volatile = volatile
+
+    def calls(self):
+        options = [("lowerdir+", path) for path in reversed(self.layers)]
+        options += [("upperdir", self.upper), ("workdir", self.work)]
+        return [
+            syscalls.fsopen.text("overlay", syscalls.FSOPEN_CLOEXEC),
+            *(syscalls.fsconfig.text("FS", FSCONFIG_SET_STRING, *option, 0) for option in options),
+            syscalls.fsconfig.text("FS", syscalls.FSCONFIG_CMD_CREATE, None, None, 0),
+            syscalls.fsmount.text("FS", syscalls.FSMOUNT_CLOEXEC, 0),
+            syscalls.move_mount.text("MOUNT", "", self.path, "", syscalls.MOVE_MOUNT_F_EMPTY_PATH),
+        ]
+
+    def apply(self, context):
+        mount(self.layers, self.path, self.upper, self.work, self.user, self.volatile)
+        context.root_fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def is_whiteout(now: os.stat_result) -> bool:
+    """Whether overlayfs takes the file for a whiteout: a character device 0:0."""
+    return stat.S_ISCHR(now.st_mode) and now.st_rdev == 0
+
+
+def is_opaque(path: str | bytes, prefix: str) -> bool:
+    """Whether a directory hides what layers below have at its place; prefix: `overlay_prefix`."""
+    try:
+        return os.getxattr(path, f"{prefix}opaque", follow_symlinks=False) == b"y"
+    except OSError:
+        return False
+
+
+def find(layers: list[str], path: str, prefix: str) -> str:
+    """Where the file is that the layers, the lowest first, show at `path`, without a mount; or "".
+
+    Symbolic links lead to what they would lead to inside.
+    """
+    stack = [list(reversed(layers))]  # of "/" and of each directory below it: where it is made of
+    names = path.split("/")[::-1]
+    links = 0
+    while names:
+        name = names.pop()
+        if name == "..":
+            del stack[max(1, len(stack) - 1) :]
+        if name in ("", ".", ".."):
+            continue
+        found = _seen(stack[-1], name, prefix)
+        if not found:
+            return ""
+        if os.path.islink(found[0]):
+            links += 1
+            target = os.readlink(found[0])
+            names += target.split("/")[::-1]
+            if target.startswith("/"):
+                del stack[1:]
+            if links > 40:  # as many as path_resolution(7) follows
+                return ""
+        elif os.path.isdir(found[0]):
+            stack.append(found)
+        else:
+            return "" if names else found[0]
+    return stack[-1][0]
+
+
+def _seen(directories: list[str], name: str, prefix: str) -> list[str]:
+    """The files of a name that are shown as one: a file, or directories down to an opaque one."""
+    found: list[str] = []
+    for directory in directories:
+        file = f"{directory}/{name}"
+        try:
+            now = os.lstat(file)
+        except OSError:
+            continue
+        if is_whiteout(now) or (found and not stat.S_ISDIR(now.st_mode)):
+            break
+        found.append(file)
+        if not stat.S_ISDIR(now.st_mode) or is_opaque(file, prefix):
+            break
+    return found
 
 
 def why_not(directory: str) -> str:

@@ -17,6 +17,7 @@ from ..kernel.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from . import tar_read
 from .compression import Limits, Plain
 from .errors import ImageError
+from .overlay import is_whiteout
 from .tar_read import CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, show
 
 WHITEOUT = b".wh."
@@ -280,11 +281,6 @@ class _Tree:
         if device == 0 and entry.kind == CHAR:
             raise _Refused("character device 0:0, overlayfs' own whiteout")
         return (stat.S_IFCHR if entry.kind == CHAR else stat.S_IFBLK) | 0o600, device
-
-
-def is_whiteout(now: os.stat_result) -> bool:
-    """Whether overlayfs takes the file for a whiteout: a character device 0:0."""
-    return stat.S_ISCHR(now.st_mode) and now.st_rdev == 0
 
 
 def _clean(name: bytes) -> bytes:

@@ -118,7 +118,7 @@ def undo(state: State, log) -> None:
     """Bring any container, half made or running, to nothing. Needs only the record."""
     maker = state.record.get("maker") or [0, 0]
     if state.status() == "creating" and maker[0] not in (0, os.getpid()):
-        _kill(*maker)  # it is about to make more
+        kill_process(*maker)  # it is about to make more
     if state.running():
         try:
             state.signal(signal.SIGKILL)
@@ -145,7 +145,8 @@ def _hooks(state: State, kind: str, changes: dict, log) -> None:
             log(problem)
 
 
-def _kill(pid: int, started: int) -> None:
+def kill_process(pid: int, started: int) -> None:
+    """Kill a process that a record names; nobody else, should that one be gone."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
