@@ -50,10 +50,6 @@ def build(words: list[str]) -> int:
     for name, allowed in (("network", ("none", "host")), ("progress", ("plain", "quiet"))):
         if options[name] not in allowed:
             raise UsageError(f"--{name} {options[name]}: either {' or '.join(allowed)}")
-    if sys.flags.no_site:  # as the launchers start; compression is no part of the standard library
-        import site
-
-        site.main()
     import _signal as signal
 
     from .images.build import build as build_image

@@ -272,8 +272,9 @@ class _Builder:
         return found if there else None
 
     def _remember(self, key: str, found: dict) -> None:
-        os.makedirs(f"{self.store.root}/cache", exist_ok=True)
-        jsonfile.write_file(f"{self.store.root}/cache/{key}", jsonfile.dumps(found))
+        with self.store.lock():  # `upkeep` sweeps there
+            os.makedirs(f"{self.store.root}/cache", exist_ok=True)
+            jsonfile.write_file(f"{self.store.root}/cache/{key}", jsonfile.dumps(found))
 
     # --- instructions -------------------------------------------------------------------------
 
@@ -321,7 +322,8 @@ class _Builder:
                     log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
                     told = "\n" + log.read().decode(errors="backslashreplace").rstrip()
             raise ImageError(f"exit status {status}{told}", exit_code=BUILD_FAILED)
-        needs = [found["layer"]["digest"]] if found["layer"] else []
+        top = [found["layer"]] if found["layer"] else image.layers[-1:]
+        needs = [layer["digest"] for layer in top]
         return {**found, "created": self.now, "needs": needs}
 
     def _words(self, image: _Image, one: Instruction) -> list[str]:

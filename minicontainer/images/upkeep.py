@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 
+from ..runtime import jsonfile
 from . import descriptor as d
 from .errors import ImageError
 from .layers import chain_ids, remove_tree
@@ -39,6 +40,7 @@ def collect(store: Store, only: set[str] | None = None) -> dict[str, int]:
                 os.unlink(path)
         if only is None:
             _sweep_ingest(store, leased)
+            _sweep_cache(store)
             doomed = _doom_layers(store, {digest.partition(":")[2] for digest in needed})
     for path in doomed:  # takes time: not while others wait for the lock
         remove_tree(path)
@@ -155,6 +157,19 @@ def _sweep_ingest(store: Store, leased: set[str]) -> None:
         with open(path, "rb") as file:
             if _unused(file.fileno()):
                 os.unlink(path)
+
+
+def _sweep_cache(store: Store) -> None:
+    """What `build` remembers of layers that are gone. Nobody else writes: that takes the lock."""
+    directory = f"{store.root}/cache"
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        try:
+            needs = jsonfile.loads(jsonfile.read_file(f"{directory}/{name}"))["needs"]
+            whole = "." not in name and all(os.path.exists(store.path(one)) for one in needs)
+        except ValueError:
+            whole = False  # its writer was killed
+        if not whole:
+            os.unlink(f"{directory}/{name}")
 
 
 def _doom_layers(store: Store, needed: set[str]) -> list[str]:
