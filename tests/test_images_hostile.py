@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minicontainer.images import descriptor as d
-from minicontainer.images import layers
+from minicontainer.images import layers, merge
 from minicontainer.images.archive import load
 from minicontainer.images.compression import Limits, Plain
 from minicontainer.images.errors import ImageError
@@ -183,6 +184,68 @@ def test_layers_do_not_write_through_each_other(tmp_path: Path) -> None:
     first, second = tar(symlink("etc", str(victim))), tar(entry("etc/new", b"x"))
     layers.unpacked(store, add_image(store, "two", [first, second]))
     assert os.listdir(victim) == []
+
+
+NAMES = ["a", "b", "a/dir", "a/dir/new", "a/secret", "b/a", "a/.wh.secret", "a/.wh..wh..opq",
+         ".wh.a", ".", "VICTIM", "VICTIM/dir"]  # fmt: skip
+TARGETS = ["/", "..", "../../victim", "a", "a/dir", "VICTIM", "VICTIM/secret"]
+BEGINNINGS = [
+    [], [("symlink", "a", "VICTIM"), ("dir", "VICTIM", "")], [("symlink", "a", "..")],
+    [("dir", "a/dir", "")], [("symlink", "b", "a"), ("symlink", "a", "VICTIM")],
+]  # fmt: skip
+KINDS = ["file", "file", "dir", "symlink", "link", "fifo"]
+MEMBERS = st.builds(
+    list.__add__,
+    st.sampled_from(BEGINNINGS),
+    st.lists(
+        st.tuples(st.sampled_from(KINDS), st.sampled_from(NAMES), st.sampled_from(TARGETS)),
+        min_size=1, max_size=8,
+    ),
+)  # fmt: skip
+
+
+@needs_root
+@settings(max_examples=400, deadline=None)
+@given(st.lists(MEMBERS, min_size=1, max_size=3))
+def test_nothing_that_two_layers_do_reaches_outside(stack: list) -> None:
+    """Links that lead out, names that go through them, in one layer or from one to the next."""
+    with tempfile.TemporaryDirectory() as place:
+        top = Path(place)
+        victim = top / "victim"
+        (victim / "dir").mkdir(parents=True)
+        (victim / "secret").write_text("secret")
+        (victim / "dir/inner").write_text("inner")
+        os.utime(victim, ns=(5, 5))
+        before = listing(victim)
+
+        def member(kind: str, name: str, target: str):
+            name, target = (text.replace("VICTIM", str(victim)) for text in (name, target))
+            return {
+                "file": lambda: entry(name, b"x", uid=666, mode=0o666),
+                "dir": lambda: directory(name, 0o777, uid=666),
+                "symlink": lambda: symlink(name, target, uid=666),
+                "link": lambda: hardlink(name, target),
+                "fifo": lambda: entry(name, type=tarfile.FIFOTYPE, uid=666),
+            }[kind]()
+
+        tars = [tar(*[member(*words) for words in one]) for one in stack]
+        store = Store(str(top / "store"))
+        image = add_image(store, "i", tars)
+        told = ""
+        try:
+            paths = layers.unpacked(store, image)
+            (top / "copy").mkdir()
+            merge.copy(paths, "trusted.overlay.", str(top / "copy"))
+            for _ in merge.tar(paths, "trusted.overlay."):
+                pass
+        except ImageError as error:
+            told = error.message
+        assert not told or f"of {len(stack)}: " in told
+        store.untag("i")
+        store.gc()
+        assert listing(victim) == before
+        assert set(os.listdir(top)) <= {"victim", "store", "copy"}
+        assert os.listdir(f"{store.root}/layers") == []
 
 
 # --- bombs, damage --------------------------------------------------------------------------------

@@ -268,8 +268,12 @@ class _Tree:
     def finish_implicit(self) -> None:
         """Directories of which the tar tells nothing, "/" too (see layers.root_layer): no time."""
         for path in [*self.implicit, b""]:
-            if path not in self.directories:
+            try:
                 fd = self.parent(path, make=False)
+            except OSError:
+                self.implicit.remove(path)  # a later entry replaced it
+                continue
+            if path not in self.directories:
                 os.utime(b"/proc/self/fd/%d" % fd, ns=(0, 0))  # O_PATH alone cannot do it
 
     def special(self, entry: Entry) -> tuple[int, int]:
