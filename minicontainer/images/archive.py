@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 
 from ..runtime import checks, jsonfile
-from . import descriptor as d
 from . import commit, layers, reference, tar_read, tar_write
+from . import descriptor as d
 from .compression import Limits, Plain, kind
 from .errors import ImageError
 from .store import CHUNK, EMPTY_INDEX, LAYOUT, Store
