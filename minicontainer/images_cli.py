@@ -13,7 +13,7 @@ _JSON = Option("--json", help="as JSON, for machines", default=False)
 _OUTPUT = Option("--output", "-o", metavar="FILE", help="write there instead of to stdout")
 
 
-class _Command:
+class Command:
     """One word: its options, what it takes, and what does it."""
 
     def __init__(self, work, takes: str, about: str, examples: str, *options: Option) -> None:
@@ -61,7 +61,7 @@ def images(store: Store, options: dict, _: list[str]) -> None:
         })  # fmt: skip
     if options["json"]:
         return _print_json([*rows, *unusable])
-    _print_table([
+    print_table([
         ("NAME", "IMAGE ID", "CREATED", "LAYERS", "SIZE"),
         *[(row["name"], _short(row["id"]), row["created"][:10], str(row["layers"]),
            _bytes(row["size"])) for row in rows],
@@ -90,7 +90,7 @@ def history(store: Store, options: dict, names: list[str]) -> None:
     rows = _steps(image)
     if options["json"]:
         return _print_json(rows)
-    _print_table([
+    print_table([
         ("CREATED", "SIZE", "CREATED BY", "COMMENT"),
         *[(row["created"][:10], _bytes(row["size"]), _line(row["created_by"]), row["comment"])
           for row in reversed(rows)],
@@ -193,73 +193,73 @@ def export(store: Store, options: dict, names: list[str]) -> None:
         rootless.inside(lambda: _write(options, merge.tar(paths, prefix)))
 
 
-def _command(work, takes: str, summary: str, about: str, examples: str, *options: Option):
-    return _Command(work, takes, about, examples, *options), summary
+def command(work, takes: str, summary: str, about: str, examples: str, *options: Option):
+    return Command(work, takes, about, examples, *options), summary
 
 
 # As cli.COMMANDS has them.
 COMMANDS = {
-    "images": _command(
+    "images": command(
         images, "", "list the images that are here",
         "List the images that are here.",
         "images\nimages --json", _JSON,
     ),
-    "inspect": _command(
+    "inspect": command(
         inspect, "IMAGE [IMAGE...]", "show all that is known of an image",
         "Show all that is known of images, as JSON.",
         "inspect debian:12 | jq '.[0].config.config'",
     ),
-    "history": _command(
+    "history": command(
         history, "IMAGE", "show the steps that an image was made in",
         "Show the steps that an image was made in, the newest first.",
         "history debian:12", _JSON,
     ),
-    "tree": _command(
+    "tree": command(
         tree, "", "show layers, and which images share them",
         "Show the layers of all images as a tree: each is built on the one it hangs on,\n"
         "and is stored once, however many images have it.",
         "tree", _JSON,
     ),
-    "tag": _command(
+    "tag": command(
         tag, "IMAGE NAME", "give an image one more name",
         "Give an image one more name.",
         "tag debian:12 base:1",
     ),
-    "rmi": _command(
+    "rmi": command(
         rmi, "IMAGE [IMAGE...]", "remove an image",
         "Take a name away, and what no other name needs. By digest: all names of that image.",
         "rmi debian:12",
     ),
-    "save": _command(
+    "save": command(
         save, "IMAGE [IMAGE...]", "write images into a tar file",
         "Write images into one tar file, which `load`, docker, podman and skopeo (oci-archive:\n"
         "and docker-archive:) read.",
         "save -o debian.tar debian:12\nsave app:1 app:2 | ssh host minicontainer load", _OUTPUT,
     ),
-    "load": _command(
+    "load": command(
         load, "", "read images from a tar file",
         "Read images from a tar file that `save`, docker, podman or skopeo wrote.",
         "load -i debian.tar\nload < debian.tar.gz",
         Option("--input", "-i", metavar="FILE", help="read that instead of stdin"),
         Option("--name", metavar="NAME", help="for an image that has none in the file"),
     ),
-    "import": _command(
+    "import": command(
         import_, "FILE NAME", "make an image from a tar of a root file system",
         "Make an image of one layer from a tar of a root file system; - is stdin; gzip,\n"
         "zstd, xz and bzip2 are recognised.",
         "import root.tar.xz base:1\nimport - base:1 < root.tar",
     ),
-    "export": _command(
+    "export": command(
         export, "IMAGE", "write an image's root file system as a tar",
         "Write the root file system that a container of the image would see, as a tar.",
         "export -o root.tar debian:12\nexport debian:12 | tar -t", _OUTPUT,
     ),
-    "gc": _command(
+    "gc": command(
         gc, "", "remove what no image needs",
         "Remove what no image, container or running command needs.",
         "gc", _JSON,
     ),
-    "fsck": _command(
+    "fsck": command(
         fsck, "", "check the store of images",
         "Read all that is stored and say what is wrong with it; status 1 when something is.",
         "fsck", _JSON,
@@ -360,7 +360,7 @@ def _print_json(value) -> None:
     print(json.dumps(value, indent=1))
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def print_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

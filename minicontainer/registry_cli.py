@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 
-from .images.errors import ImageError
 from .options import HELP, Option, UsageError, describe, parse
 
 CREDENTIALS = "MINICONTAINER_CREDS"  # in the environment, unlike an option, others do not see it
@@ -93,6 +92,15 @@ def pull(words: list[str]) -> int:
     return 0
 
 
+def fetch(store, name: str) -> None:
+    """What `run` does for an image that is not here."""
+    registry, _ = _images()
+    print(f"minicontainer: {name} is not here: it is pulled", file=sys.stderr)
+    connection = _connection({"creds": "", "plain_http": False})
+    with _Progress(False) as progress:
+        registry.pull(store, name, None, progress, **connection)
+
+
 def push(words: list[str]) -> int:
     """`minicontainer push`: prints the full name, with the digest."""
     options, names = parse(words, PUSH_OPTIONS)
@@ -131,17 +139,11 @@ COMMANDS = {
 
 
 def _images():
-    """The module and the store; the launchers start without site-packages, which cost 10 ms."""
-    if sys.flags.no_site:
-        import site
+    """The module and the store."""
+    from . import libraries
 
-        site.main()
-    try:
-        from .images import registry
-    except ModuleNotFoundError as error:
-        raise ImageError(
-            f"{error.name} is not installed", "./workshop setup, or: pip install '.[images]'"
-        ) from error
+    libraries.load("urllib3")
+    from .images import registry
     from .images.store import Store
 
     return registry, Store()

@@ -133,12 +133,12 @@ def kill(options: dict, args: list[str], log) -> int:
 
     if len(args) not in (1, 2):
         raise UsageError("kill ID [SIGNAL]")
-    number = _signal_number(args[1] if len(args) == 2 else "SIGTERM")
+    number = signal_number(args[1] if len(args) == 2 else "SIGTERM")
     lifecycle.kill(state.load(options["root"], args[0]), number, options["all"])
     return 0
 
 
-def _signal_number(word: str) -> int:
+def signal_number(word: str) -> int:
     name = "SIG" + word.upper().removeprefix("SIG")
     number = int(word) if word.isdecimal() else getattr(signal, name, 0)
     if not name[3:].isalnum() or not 0 < int(number) < 65:

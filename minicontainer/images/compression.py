@@ -10,14 +10,13 @@ processors, which Intel's isa-l (as fast) does not promise.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Queue
 from typing import Any
 
+from .. import libraries
 from . import descriptor as d
 from .errors import ImageError
 
@@ -199,7 +198,7 @@ def decompressor(source: _Hashing):
     if found == "gzip":
         return _Gunzip(source)
     if found == "zstd":
-        machine = _library("zstandard").ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        machine = libraries.load("zstandard").ZstdDecompressor(max_window_size=ZSTD_WINDOW)
         return machine.stream_reader(source, CHUNK, read_across_frames=True)
     if found in ("xz", "bzip2"):
         import bz2
@@ -216,7 +215,7 @@ class _Gunzip:
 
     def __init__(self, source: _Hashing) -> None:
         self._source = source
-        self._zlib = _library("zlib_ng.zlib_ng")
+        self._zlib = libraries.load("zlib_ng.zlib_ng")
         self._machine: Any = None
         self._rest = b""
 
@@ -276,22 +275,8 @@ class Compressed:
 
     def _machine(self):
         if self._compression == "gzip":  # 31: with a gzip header, which has no time in it
-            zlib = _library("zlib_ng.zlib_ng")
+            zlib = libraries.load("zlib_ng.zlib_ng")
             return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
         if self._compression == "zstd":
-            return _library("zstandard").ZstdCompressor(3, write_checksum=True).compressobj()
+            return libraries.load("zstandard").ZstdCompressor(3, write_checksum=True).compressobj()
         return None
-
-
-def _library(name: str):
-    """A module of others. The launchers start without site-packages, which cost a start 10 ms."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        if not sys.flags.no_site:
-            hint = "./workshop setup, or: pip install 'minicontainer[images]'"
-            raise ImageError(f"{name} is not installed", hint) from None
-    import site
-
-    site.main()
-    return importlib.import_module(name)

@@ -53,11 +53,6 @@ def unpacked(store: Store, image: Image, limits: Limits | None = None) -> list[s
     return found
 
 
-def missing(store: Store, image: Image) -> bool:
-    """Whether some layer is yet to be unpacked."""
-    return not all(_existing(store, image, n) for n in range(len(image.diff_ids)))
-
-
 def _existing(store: Store, image: Image, n: int) -> str:
     path = f"{store.root}/layers/{image.diff_ids[n].partition(':')[2]}"
     if os.path.isdir(path):
