@@ -1,6 +1,7 @@
-"""Where minicontainer keeps things outside a clone: built images (cache) and sockets (runtime).
+"""Where minicontainer keeps things outside a clone: what can be built again (cache), sockets
+(runtime), images (data).
 
-Both follow the XDG base directory specification for an ordinary user and the FHS for root.
+All follow the XDG base directory specification for an ordinary user and the FHS for root.
 """
 
 import os

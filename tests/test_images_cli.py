@@ -112,7 +112,7 @@ def test_in_and_out(run, data: Path, tmp_path: Path) -> None:
     (["inspect"], "inspect takes IMAGE [IMAGE...]\n  help: minicontainer inspect --help"),
     (["tag", "a"], "tag takes IMAGE NAME"),
     (["tag", "app:1", "Not Good"], "image name"),
-    (["imagse"], "unknown command 'imagse'; did you mean images?"),
+    (["hsitory"], "unknown command 'hsitory'; did you mean history?"),
     (["load", "-i", "/nowhere"], "load: /nowhere: no such file or directory"),
     (["save", "-o", "/nowhere/x", "app:1"], "save: /nowhere/x"),
     (["history", "nope"], "no such image: nope\n  fix: minicontainer images"),

@@ -223,8 +223,9 @@ def import_tar(
     full = str(reference.parse(name))
     lease = store.lease()
     try:
-        with lease, Plain(file, "archive", limits) as stream:
-            layer = commit.add_layer(store, stream.pieces(sys.maxsize))
+        with lease:
+            with Plain(file, "archive", limits) as stream:
+                layer = commit.add_layer(store, stream.pieces(sys.maxsize))
             pointer = commit.add_image(
                 store, None, [layer], created_by, config, created=commit.epoch()
             )
