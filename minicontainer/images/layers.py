@@ -15,6 +15,7 @@ import stat
 from ..kernel import syscalls
 from . import rootless
 from .errors import ImageError
+from .rootless import OVERLAY_XATTR
 from .store import Image, Store
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
@@ -184,8 +185,6 @@ def copy_root_metadata(layers: list[str], upper: str) -> None:
 
 def copy_metadata(source: int | bytes, target: int | bytes) -> None:
     """Owner, mode, extended attributes but overlayfs' own, and time; links are not followed."""
-    from .unpack import OVERLAY_XATTR
-
     def of(file: int | bytes) -> dict:
         return {} if isinstance(file, int) else {"follow_symlinks": False}
 

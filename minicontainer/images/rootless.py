@@ -15,6 +15,7 @@ from ..runtime import jsonfile
 from ..runtime.errors import ContainerError
 from .errors import ImageError
 
+OVERLAY_XATTR = b"user.overlay."  # would speak to overlayfs, not to the container
 WHOLE = ["0", "0", "4294967295"]  # the map of the initial user namespace
 
 

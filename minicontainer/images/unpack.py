@@ -18,13 +18,13 @@ from . import tar_read
 from .compression import Limits, Plain
 from .errors import ImageError
 from .overlay import is_whiteout
+from .rootless import OVERLAY_XATTR
 from .tar_read import CHAR, DIRECTORY, FIFO, LINK, REGULAR, SYMLINK, Entry, show
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 META = b".wh..wh."  # of aufs, once docker's only storage: means nothing to others
 XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
-OVERLAY_XATTR = b"user.overlay."  # would speak to overlayfs, not to the container
 OPEN_DIRECTORIES = 128
 ZEROS = bytes(1 << 16)
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
