@@ -43,11 +43,26 @@ def run(options: dict, args: list[str]) -> int:
         print(container.name)
         return 0
 
-    def on_start(started: foreground.Attended) -> None:
+    def on_start(started: attend.Kept) -> None:
         if options["trace"]:
             print_trace(started.steps, as_json=options["trace"] == "json")
 
     return attend.run(container, options["interactive"], bool(options["trace"]), on_start)
+
+
+def start_request(request: dict, stdio: list[int]) -> attend.Kept:
+    """For the library: a request of `client.run`. Raises ContainerError."""
+    from .cli import RUN_OPTIONS
+
+    try:
+        options, rest = parse(request["options"], RUN_OPTIONS)
+        given = {key: value for key, value in request["values"].items() if value}
+        if rest or options["rootfs"] or options["detach"] or options["tty"]:
+            raise UsageError(f"options: {request['options']}: not here")
+        container = _made({**options, **given, "rm": True}, [request["image"], *request["args"]])
+        return attend.Kept(container, stdio, request["trace"])
+    except UsageError as error:
+        raise ContainerError(str(error)) from None
 
 
 def explained(options: dict, args: list[str]) -> list[dict]:
@@ -259,7 +274,7 @@ def gc(store: Store, options: dict, words: list[str]) -> None:
 
     count = containers.sweep(say)
     if count and not options["json"]:
-        print(f"removed {count} containers that were killed")
+        print(f"removed {count} container{'s'[: count != 1]} that had been killed")
     collect(store, options, words)
 
 

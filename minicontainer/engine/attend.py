@@ -163,23 +163,35 @@ def finish(container: Container, code: int) -> None:
         container.save(exit=code, finished=int(time.time()), monitor=None)
 
 
+class Kept:
+    """A container that was started, as `foreground.Attended`; its end is looked after, too."""
+
+    def __init__(self, container: Container, stdio: list[int], trace: bool) -> None:
+        self.container = container
+        try:
+            self._started = start(container, stdio, trace)
+        except BaseException as error:
+            finish(container, getattr(error, "exit_code", RUNTIME_FAILED))
+            raise
+        self.pid, self.steps = self._started.pid, self._started.steps
+
+    def wait(self, hangup_fd: int = -1, stdin: int = 0) -> int:
+        """See `foreground.Attended.wait`."""
+        code = RUNTIME_FAILED
+        try:
+            code = self._started.wait(hangup_fd, stdin)
+        finally:
+            finish(self.container, code)
+        return code
+
+
 def run(container: Container, interactive: bool, trace: bool = False, on_start=None) -> int:
     """In the foreground; returns docker's exit code."""
-    code = RUNTIME_FAILED
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    stdin = 0 if interactive else nothing
-    try:
-        started = start(container, [stdin, 1, 2], trace)
-        if on_start:
-            on_start(started)
-        code = started.wait(stdin=stdin)
-    except ContainerError as error:
-        code = error.exit_code
-        raise
-    finally:
-        os.close(nothing)
-        finish(container, code)
-    return code
+    stdin = 0 if interactive else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    kept = Kept(container, [stdin, 1, 2], trace)
+    if on_start:
+        on_start(kept)
+    return kept.wait(stdin=stdin)
 
 
 # --- detached ----------------------------------------------------------------------------------
