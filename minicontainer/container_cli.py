@@ -191,6 +191,7 @@ def exec_(_: Store, options: dict, words: list[str]) -> int:
         "additional_gids": [str(one) for one in groups if one != gid] if options["user"] else [],
     }  # fmt: skip
     process, profile = execute.process(state, told, words[1:])
+    process.update(bundle.console_size())
     process["env"] = bundle.changed(process["env"], bundle.variables(options))
     if options["user"]:
         process["env"] = [one for one in process["env"] if not one.startswith("HOME=")]

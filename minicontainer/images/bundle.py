@@ -71,6 +71,7 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
     process, linux = config["process"], config["linux"]
     process["env"] = home.add(process["env"], accounts, user["uid"])
     process["terminal"] = options["tty"]
+    process.update(console_size())
     process["rlimits"] = [_ulimit(text) for text in options["ulimit"]]
     names = _capabilities(options["cap_add"], options["cap_drop"])
     process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
@@ -89,6 +90,15 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
         })  # fmt: skip
     return config, volumes
+
+
+def console_size() -> dict:
+    """Our terminal's size for a process object: so it is there before the program asks for it."""
+    try:
+        size = os.get_terminal_size(0)
+    except OSError:
+        return {}
+    return {"consoleSize": {"height": size.lines, "width": size.columns}}
 
 
 def command(told: dict, entrypoint: str | None, words: list[str]) -> list[str]:
