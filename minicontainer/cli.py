@@ -13,25 +13,59 @@ from .options import HELP, Option, UsageError, describe, parse, table
 from .runtime import foreground, plan, spec
 from .runtime.errors import RUNTIME_FAILED, ContainerError
 
-RUN_OPTIONS = [
-    Option("--rootfs", metavar="DIR", help="directory that becomes the root file system"),
-    Option("--hostname", metavar="NAME", help="host name inside", default="minicontainer"),
+# Of `run`, for a root file system from an image or from a directory.
+_COMMON = [
+    Option("--hostname", metavar="NAME", help="host name inside"),
     Option("--env", "-e", metavar="NAME=VALUE", help="set a variable (again for more)", default=[]),
-    Option("--workdir", "-w", metavar="DIR", help="working directory inside", default="/"),
-    Option("--user", "-u", metavar="UID[:GID]", help="run as this user; numbers"),
+    Option("--workdir", "-w", metavar="DIR", help="working directory inside"),
+    Option("--user", "-u", metavar="UID[:GID]", help="run as this user; an image has names, too"),
     Option("--read-only", help="make the root file system read-only", default=False),
     Option("--network", metavar="none|host", help="own loopback only, or the host's network",
            default="none"),
     Option("--trace", metavar="[=text|json]", help="show each step with its time, on stderr"),
     Option("--dry-run", help="show the plan instead of running it", default=False),
-    HELP,
 ]  # fmt: skip
+# Of `run IMAGE`, as docker has them.
+IMAGE_OPTIONS = [
+    Option("--name", metavar="NAME", help="its name; without one, and -d, nothing is kept of it"),
+    Option("--detach", "-d", help="do not wait for the end; print the name", default=False),
+    Option("--rm", help="remove it at the end", default=False),
+    Option("--interactive", "-i", help="pass stdin on; else it is empty", default=False),
+    Option("--tty", "-t", help="with a terminal", default=False),
+    Option("--entrypoint", metavar="PROGRAM", help="instead of the image's; and without its Cmd"),
+    Option("--env-file", metavar="FILE", help="variables, one a line", default=[]),
+    Option("--volume", "-v", metavar="SRC:DST[:ro]", help="show the host's SRC at DST", default=[]),
+    Option("--tmpfs", metavar="DST[:OPTIONS]", help="an empty one in memory at DST", default=[]),
+    Option("--memory", "-m", metavar="SIZE", help="limit, as in 64m"),
+    Option("--cpus", metavar="NUMBER", help="limit, as in 1.5"),
+    Option("--cpuset-cpus", metavar="LIST", help="these alone, as in 0-2,5"),
+    Option("--pids-limit", metavar="N", help="at most so many processes"),
+    Option("--ulimit", metavar="NAME=SOFT[:HARD]", help="limit of each process", default=[]),
+    Option("--device", metavar="DEV[:DST[:rwm]]", help="a device of the host's", default=[]),
+    Option("--cap-add", metavar="NAME", help="beside docker's 14; ALL", default=[]),
+    Option("--cap-drop", metavar="NAME", help="of those; ALL", default=[]),
+    Option("--security-opt", metavar="WORD", help="seccomp=unconfined|FILE, no-new-privileges",
+           default=[]),
+    Option("--privileged", help="refused, with what to take instead", default=False),
+    Option("--stop-signal", metavar="NAME", help="what `stop` sends"),
+    Option("--label", "-l", metavar="NAME=VALUE", help="a note on it", default=[]),
+    Option("--pull", metavar="missing|never|always", help="whether to fetch the image",
+           default="missing"),
+]  # fmt: skip
+RUN_OPTIONS = [
+    Option("--rootfs", metavar="DIR", help="a directory as the root file system, no image"),
+    *_COMMON,
+    *IMAGE_OPTIONS,
+    HELP,
+]
 
 RUN_HELP = """\
-usage: minicontainer run [OPTIONS] --rootfs DIR COMMAND [ARG...]
+usage: minicontainer run [OPTIONS] IMAGE [COMMAND [ARG...]]
+       minicontainer run [OPTIONS] --rootfs DIR COMMAND [ARG...]
 
 Run a command in a new container: eight namespaces (the user namespace when you
-are not root), a root file system of its own, and few privileges.
+are not root), a root file system of its own, and few privileges. An image says
+what to run, as whom and where, unless the command line does.
 
 {options}
 
@@ -40,14 +74,16 @@ The exit status is the command's; 125 when the container could not be built,
 signal n ended it.
 
 examples:
-  minicontainer run --rootfs ./busybox sh -c 'ps; hostname; id'
+  minicontainer run busybox sh -c 'ps; hostname; id'
+  minicontainer run -it -v ./src:/src:ro -w /src --memory 512m debian bash
+  minicontainer run -d --name web --read-only --tmpfs /tmp busybox httpd -f
   minicontainer run --rootfs ./busybox --trace true
-  minicontainer run --rootfs ./debian --read-only -u 1000:1000 -w /tmp id
-  minicontainer run --rootfs ./debian --dry-run bash
+  minicontainer run --dry-run busybox sh
 """
 
 EXPLAIN_HELP = """\
-usage: minicontainer explain [--json] [OPTIONS of run] --rootfs DIR COMMAND [ARG...]
+usage: minicontainer explain [--json] [OPTIONS of run] IMAGE [COMMAND [ARG...]]
+       minicontainer explain [--json] [OPTIONS of run] --rootfs DIR COMMAND [ARG...]
 
 Show, without doing it, each step of a container start: the system call, why it
 is made, the clause that asks for it, and the lesson that teaches it.
@@ -80,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             sealed.ensure("-I", "-S", f"{directory}/__main__.py", *words)
         return _dispatch(words)
     except UsageError as error:
-        command = words[0] if words and words[0] in COMMANDS else ""
+        command = words[0] if words and words[0] in _commands(words) else ""
         help = " ".join(filter(None, ("minicontainer", command, "--help")))
         return _complain(f"{error}\n  help: {help}", RUNTIME_FAILED)
     except ContainerError as error:
@@ -98,19 +134,20 @@ def _complain(message: str, exit_code: int) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        if len(words) > 1 and words[1] in COMMANDS:
-            return COMMANDS[words[1]][0](["--help"])
-        print(_usage())
-        return 0 if words else RUNTIME_FAILED
-    if words[0] in ("-V", "--version", "version"):
+    if words and words[0] in ("-V", "--version", "version"):
         print(f"minicontainer {__version__}")
         return 0
-    if words[0] not in COMMANDS:
+    commands = _commands(words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[1] in commands:
+            return commands[words[1]][0](["--help"])
+        print(_usage())
+        return 0 if words else RUNTIME_FAILED
+    if words[0] not in commands:
         from .options import _similar
 
-        raise UsageError(f"unknown command {words[0]!r}{_similar(words[0], COMMANDS)}")
-    return COMMANDS[words[0]][0](words[1:])
+        raise UsageError(f"unknown command {words[0]!r}{_similar(words[0], commands)}")
+    return commands[words[0]][0](words[1:])
 
 
 def run(words: list[str]) -> int:
@@ -122,13 +159,17 @@ def run(words: list[str]) -> int:
     trace = options["trace"]
     if trace not in (None, True, "text", "json"):
         raise UsageError(f"--trace={trace}: either text or json")
+    if _of_an_image(options, args):
+        from . import container_cli
+
+        return container_cli.run(options, args)
     steps = plan.build(_spec(options, args, "run"))
     if options["dry_run"]:
-        _print_plan(plan.describe(steps))
+        print_plan(plan.describe(steps))
         return 0
     started = foreground.attend(steps, trace=bool(trace))
     if trace:
-        _print_trace(started.steps, as_json=trace == "json")
+        print_trace(started.steps, as_json=trace == "json")
     return started.wait()
 
 
@@ -139,13 +180,18 @@ def explain(words: list[str]) -> int:
     if options["help"]:
         print(EXPLAIN_HELP.format(options=describe(table)), end="")
         return 0
-    described = plan.describe(plan.build(_spec(options, args, "explain")))
+    if _of_an_image(options, args):
+        from . import container_cli
+
+        described = container_cli.explained(options, args)
+    else:
+        described = plan.describe(plan.build(_spec(options, args, "explain")))
     if options["json"]:
         import json
 
         print(json.dumps(described, indent=1))
     else:
-        _print_plan(described)
+        print_plan(described)
     return 0
 
 
@@ -170,29 +216,72 @@ COMMANDS = {
 }
 
 
+def _commands(words: list[str]) -> dict:
+    """COMMANDS; and, unless the word is one of them, those of modules that `run` goes without."""
+    if words and words[0] in COMMANDS:
+        return COMMANDS
+    from . import container_cli
+
+    if words and words[0] in container_cli.COMMANDS:
+        return container_cli.COMMANDS
+    return {name: command for _, group in _groups() for name, command in group.items()}
+
+
+def _groups() -> list[tuple[str, dict]]:
+    """Every command, in the order of the help."""
+    from . import build_cli, container_cli, images_cli, registry_cli
+
+    images = {**build_cli.COMMANDS, **registry_cli.COMMANDS, **images_cli.COMMANDS}
+    del images["gc"]  # the one of containers calls it
+    images["image"] = (container_cli.image, "make a base image here, or a machine of an image")
+    first, rest = ("run",), ("explain", "doctor")
+    return [
+        ("containers", {**{name: COMMANDS[name] for name in first}, **container_cli.COMMANDS}),
+        ("images", images),
+        ("understanding", {name: COMMANDS[name] for name in rest}),
+    ]
+
+
 def _usage() -> str:
-    rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+    parts = [
+        f"{title}:\n{table([(name, summary) for name, (_, summary) in group.items()])}"
+        for title, group in _groups()
+    ]
     return (
         "usage: minicontainer COMMAND [OPTIONS] …\n\nA container you can read.\n\n"
-        f"{table(rows)}\n\n"
-        "`minicontainer COMMAND --help` explains a command, with examples;\n"
+        + "\n\n".join(parts)
+        + "\n\n`minicontainer COMMAND --help` explains a command, with examples;\n"
         "`minicontainer --version` prints the version."
     )
 
 
-def _spec(options: dict, args: list[str], command: str) -> dict:
-    if options["rootfs"] is None:
-        raise UsageError(f"which root file system? minicontainer {command} --rootfs DIR COMMAND")
-    if not args:
-        raise UsageError(f"which command? minicontainer {command} --rootfs DIR COMMAND [ARG...]")
+def _of_an_image(options: dict, args: list[str]) -> bool:
+    """Whether the root comes from an image; raises UsageError for what goes with images alone."""
     if options["network"] not in ("none", "host"):
         raise UsageError(f"--network {options['network']}: either none or host")
+    if options["rootfs"] is None:
+        if not args:
+            raise UsageError("which image? minicontainer run IMAGE [COMMAND]; or --rootfs DIR")
+        if args[0].startswith(("/", ".")):
+            raise UsageError(
+                f"{args[0]}: a path is no image's name; which root file system? --rootfs DIR"
+            )
+        return True
+    for option in IMAGE_OPTIONS:
+        if options[option.key] != option.default:
+            raise UsageError(f"{option.flags[0]} is for images: it does not go with --rootfs")
+    return False
+
+
+def _spec(options: dict, args: list[str], command: str) -> dict:
+    if not args:
+        raise UsageError(f"which command? minicontainer {command} --rootfs DIR COMMAND [ARG...]")
     return spec.default(
         options["rootfs"],
         args,
-        hostname=options["hostname"],
+        hostname=options["hostname"] or "minicontainer",
         env=_environment(options["env"]),
-        cwd=options["workdir"],
+        cwd=options["workdir"] or "/",
         user=_user(options["user"]),
         read_only=options["read_only"],
         network=options["network"],
@@ -223,7 +312,7 @@ def _user(text: str | None) -> tuple[int, int] | None:
     return int(uid), int(gid or 0)
 
 
-def _print_plan(described: list[dict]) -> None:
+def print_plan(described: list[dict]) -> None:
     for step in described:
         print(f"{step['n']:3}  {step['name']}   [{step['where']}]")
         calls = step["calls"]
@@ -234,7 +323,7 @@ def _print_plan(described: list[dict]) -> None:
         print(f"       # {step['why']}  ({step['clause']}; lesson {step['lesson']})")
 
 
-def _print_trace(steps: list[dict], as_json: bool) -> None:
+def print_trace(steps: list[dict], as_json: bool) -> None:
     if as_json:
         import json
 

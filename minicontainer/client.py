@@ -60,7 +60,10 @@ sys.path.insert(0, sys.argv[1])
 from minicontainer import sealed
 sealed.ensure(*sys.orig_argv[1:])
 from minicontainer.runtime import helper
-helper.serve(int(sys.argv[2]))
+def start_image(request, stdio):
+    from minicontainer import container_cli
+    return container_cli.start_request(request, stdio)
+helper.serve(int(sys.argv[2]), start_image)
 """
 
 
@@ -160,15 +163,18 @@ def explain(rootfs, args: Sequence[str], **options) -> list[dict]:
 
 
 def run(
-    rootfs, args: Sequence[str], *, hostname: str = "minicontainer",
-    env: dict[str, str] | None = None, cwd: str = "/", user: tuple[int, int] | None = None,
-    read_only: bool = False, network: str = "none", stdin: int | None = None,
-    stdout: int | None = None, stderr: int | None = None, input: str | None = None,
-    capture_output: bool = False, timeout: float | None = None, check: bool = False,
-    trace: bool = False,
+    rootfs=None, args: Sequence[str] = (), *, image: str | None = None,
+    options: Sequence[str] = (), hostname: str | None = None, env: dict[str, str] | None = None,
+    cwd: str | None = None, user: tuple[int, int] | None = None, read_only: bool = False,
+    network: str = "none", stdin: int | None = None, stdout: int | None = None,
+    stderr: int | None = None, input: str | None = None, capture_output: bool = False,
+    timeout: float | None = None, check: bool = False, trace: bool = False,
 ) -> Result:  # fmt: skip
     """Run `args` in a new container whose root is the directory `rootfs`; wait for its end.
 
+    image                  a name, in place of `rootfs`: what the other arguments leave open, `args`
+                           too, it says. Nothing of the container is kept
+    options                with an image: words of `minicontainer run`, like ["--memory", "64m"]
     stdin, stdout, stderr  descriptors given to the container as they are. Without them stdin is
                            /dev/null (or `input`), and output is printed as it comes
     capture_output         keep output in the Result instead of printing it
@@ -179,16 +185,26 @@ def run(
     Raises ContainerError when the container could not be built (nothing is left of it then) or its
     command not be started. KeyboardInterrupt kills the container.
     """
-    request = {
-        "spec": spec.default(
-            rootfs, args, hostname=hostname, env=env, cwd=cwd, user=user, read_only=read_only,
-            network=network,
-        ),
-        "trace": trace,
-    }  # fmt: skip
+    if (rootfs is None) == (image is None) or (options and image is None):
+        raise TypeError("run() takes rootfs and args, or image and perhaps args and options")
+    request: dict = {"trace": trace}
+    if image is None:
+        request["spec"] = spec.default(
+            rootfs, args, hostname=hostname or "minicontainer", env=env, cwd=cwd or "/", user=user,
+            read_only=read_only, network=network,
+        )  # fmt: skip
+    else:
+        request.update(
+            image=image, args=list(args), options=list(options),
+            values={
+                "hostname": hostname, "env": [f"{name}={env[name]}" for name in env] if env else [],
+                "workdir": cwd, "user": user and f"{user[0]}:{user[1]}", "read_only": read_only,
+                "network": network,
+            },
+        )  # fmt: skip
     helper_start()
     assert _helper is not None
-    result = Result(list(args), 0)
+    result = Result(list(args) or [str(image)], 0)
     with contextlib.ExitStack() as stack:
         streams = _Streams(stack, result, capture_output)
         fds = [

@@ -39,7 +39,8 @@ def parse(
 ) -> tuple[dict, list[str]]:  # fmt: skip
     """Split argv into option values and the rest, which begins at the first word that is no option.
 
-    Accepts `--name value`, `--name=value`, `-n value`, and `--`. Raises UsageError.
+    Accepts `--name value`, `--name=value`, `-n value`, `-it` for `-i -t`, and `--`. Raises
+    UsageError.
     mixed: options may come after other words, too.
     """
     known = {flag: option for option in options for flag in option.flags}
@@ -60,6 +61,9 @@ def parse(
             break
         flag, equals, value = word.partition("=")
         option = known.get(flag)
+        if option is None and word[1] != "-" and all(f"-{letter}" in known for letter in word[1:]):
+            words[:0] = [f"-{letter}" for letter in word[1:]]
+            continue
         if option is None:
             raise UsageError(f"unknown option {flag}{_similar(flag, known)}")
         if option.metavar.startswith("["):

@@ -1,6 +1,7 @@
-"""Where minicontainer keeps things outside a clone: built images (cache) and sockets (runtime).
+"""Where minicontainer keeps things outside a clone: what can be built again (cache), sockets
+(runtime), images (data).
 
-Both follow the XDG base directory specification for an ordinary user and the FHS for root.
+All follow the XDG base directory specification for an ordinary user and the FHS for root.
 """
 
 import os
@@ -40,3 +41,14 @@ def runtime_dir() -> str:
     if base and os.access(base, os.W_OK):
         return os.path.join(base, "minicontainer")
     return f"/tmp/minicontainer-{os.geteuid()}"
+
+
+def data_dir() -> str:
+    """Directory of what is kept until it is removed: images; `MINICONTAINER_DATA` overrides it."""
+    override = os.environ.get("MINICONTAINER_DATA")
+    if override:
+        return os.path.abspath(override)
+    if os.geteuid() == 0:
+        return "/var/lib/minicontainer"
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "minicontainer")

@@ -146,12 +146,12 @@ def kill(options: dict, args: list[str], log) -> int:
 
     if len(args) not in (1, 2):
         raise UsageError("kill ID [SIGNAL]")
-    number = _signal_number(args[1] if len(args) == 2 else "SIGTERM")
+    number = signal_number(args[1] if len(args) == 2 else "SIGTERM")
     lifecycle.kill(state.load(options["root"], args[0]), number, options["all"])
     return 0
 
 
-def _signal_number(word: str) -> int:
+def signal_number(word: str) -> int:
     name, sign, rest = word.upper().removeprefix("SIG").partition("-" if "-" in word else "+")
     number = getattr(signal, f"SIG{name}", 0) if name.isalnum() else 0
     if word.isdecimal():

@@ -187,6 +187,20 @@ def tmpfs_with_copy(root_fd: int, target: str, flags: int, data: str | None) -> 
         os.close(from_fd)
 
 
+def copy_up(root_fd: int, target: str, source: str) -> None:
+    """Give an empty directory of the host what is at `target` in the root, which it will cover."""
+    if os.listdir(source):
+        return
+    from_fd = make_in_root(root_fd, target, directory=True)
+    to_fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _copy(from_fd, to_fd)
+        _copy_owner(os.fstat(from_fd), ".", to_fd)
+    finally:
+        os.close(from_fd)
+        os.close(to_fd)
+
+
 def _copy(from_fd: int, to_fd: int) -> None:
     """Copy a directory's entries; a stranger's tree: no link is followed, no device is opened."""
     readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=from_fd)

@@ -348,6 +348,7 @@ def _fstatfs(fd: int) -> int:
 
 
 fstatfs = Syscall("fstatfs", _fstatfs, fd=str)
+syncfs = Syscall("syncfs", _c("syncfs", _INT), fd=str)
 
 # Mounts as descriptors: made and changed where no path leads, then put in their place.
 open_tree = Syscall(

@@ -30,40 +30,65 @@ _HARMLESS = (signal.SIGCONT, signal.SIGWINCH)
 
 
 class Attended:
-    """A running container: pid of its init on the host, and what its start reported."""
+    """A running container: pid of its init on the host, and what its start reported.
 
-    __slots__ = ("_alive_fd", "_wakeup_fd", "pid", "steps")
+    warnings  texts for the log
+    """
+
+    __slots__ = ("_alive_fd", "_wakeup_fd", "pid", "steps", "terminal", "warnings")
 
     def __init__(self, pid: int, steps: list[dict], alive_fd: int, wakeup_fd: int) -> None:
         self.pid = pid
         self.steps = steps  # only when traced: see `report.steps`
+        self.warnings: list[str] = []
+        self.terminal: _Terminal | None = None
         self._alive_fd = alive_fd
         self._wakeup_fd = wakeup_fd
 
-    def wait(self, hangup_fd: int = -1) -> int:
+    def wait(self, hangup_fd: int = -1, stdin: int = 0, outputs: dict | None = None) -> int:
         """Pass signals on until the container has ended; returns docker's exit code.
 
-        hangup_fd: a socket; when its peer stops writing or goes away the container is killed.
+        hangup_fd  a socket; when its peer stops writing or goes away the container is killed
+        stdin      what is typed on the container's terminal, when it has one
+        outputs    descriptors, and what reads one of them, until it returns False; instead of a
+                   terminal of ours
         """
-        code = wait(self.pid, self._wakeup_fd, hangup_fd)
+        if self.terminal and outputs is None:
+            code = _wait(self.pid, self._wakeup_fd, self.terminal, stdin)
+        else:
+            code = wait(self.pid, self._wakeup_fd, hangup_fd, outputs)
+        if self.terminal:
+            self.terminal.close()
         os.close(self._alive_fd)
         return code
 
 
-def attend(plan, stdio=None, trace: bool = False) -> Attended:
+def attend(
+    plan, stdio=None, trace: bool = False, group=None, journal=None, terminal: bool = False
+) -> Attended:
     """Apply a plan with `attended`; returns when the command runs.
 
-    stdio: three descriptors for the command. Raises ContainerError when a step failed, and then
-    nothing is left. Signals of FORWARDED are held back from here on, until `wait` passes them on.
+    stdio     three descriptors for the command
+    group     its cgroup, or None
+    journal   called with init's pid before that does anything
+    terminal  the plan has a terminal
+
+    Raises ContainerError when a step failed, and then nothing is left. Signals of FORWARDED are
+    held back from here on, until `wait` passes them on.
     """
     wakeup_fd = catch_signals()
-    context = launch.Launch(traced=trace)
+    context = launch.Launch(group, traced=trace)
     context.ignored, context.stdio = FORWARDED, stdio
     context.alive_fd, alive_write = os.pipe()
     context.opened.append(context.alive_fd)
     context.kept.append(alive_write)
-    launch.launch(plan, context)
-    return Attended(context.pid, report.steps(plan, context.records), alive_write, wakeup_fd)
+    own = _Terminal() if terminal else None
+    if own:
+        context.console_fd = own.open()
+    launch.launch(plan, context, journal)
+    started = Attended(context.pid, report.steps(plan, context.records), alive_write, wakeup_fd)
+    started.warnings, started.terminal = context.warnings, own
+    return started
 
 
 def run(options: dict, create, log) -> int:
@@ -104,16 +129,16 @@ def execute(options: dict, own_console: bool, start) -> int:
         terminal.close()
 
 
-def _wait(pid: int, wakeup_fd: int, terminal) -> int:
+def _wait(pid: int, wakeup_fd: int, terminal, stdin: int = 0) -> int:
     master = terminal.receive()
     if master >= 0:
         from ..kernel import pty
 
-        pty.relay(master, 0, 1, wakeup_fd, lambda number: _forward(pid, number))
+        pty.relay(master, stdin, 1, wakeup_fd, lambda number: _forward(pid, number))
     return wait(pid, wakeup_fd)
 
 
-def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1) -> int:
+def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1, outputs: dict | None = None) -> int:
     """Pass signals on to our child until it has ended; see `Attended.wait`."""
     poll = select.poll()
     pidfd = os.pidfd_open(pid)
@@ -121,11 +146,18 @@ def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1) -> int:
     poll.register(wakeup_fd, select.POLLIN)
     if hangup_fd >= 0:
         poll.register(hangup_fd, select.POLLRDHUP)
+    left = dict(outputs or {})
+    for fd in left:
+        poll.register(fd, select.POLLIN)
     killed_by = 0
     while True:
         ready = {fd for fd, _ in poll.poll()}
-        if pidfd in ready:
-            break
+        for fd in ready & left.keys():
+            if not left[fd]():
+                poll.unregister(fd)
+                del left[fd]
+        if pidfd in ready and not ready & left.keys():
+            break  # and nothing is left to be read
         if wakeup_fd in ready:
             for number in os.read(wakeup_fd, 64):
                 if not _forward(pid, number):

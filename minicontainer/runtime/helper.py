@@ -5,10 +5,11 @@ So `minicontainer.client` runs `serve` once, in a `python -I -S`, and sends it r
 socket. For each request there is a forked worker, which starts one container and stands by it;
 the helper itself never waits for anything but the next request.
 
-A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool} with four descriptors
-(SCM_RIGHTS): stdin, stdout, stderr, and a stream socket on which the worker writes JSON lines:
-{"started": pid, "steps": …} or {"error": …}, then {"exit": …}. The caller shuts down its direction
-of that socket, or closes it, to kill the container. The end of the request socket ends the helper.
+A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool}, or {"image": …}, which
+another floor understands, with four descriptors (SCM_RIGHTS): stdin, stdout, stderr, and a stream
+socket on which the worker writes JSON lines: {"started": pid, "steps": …} or {"error": …}, then
+{"exit": …}. The caller shuts down its direction of that socket, or closes it, to kill the
+container. The end of the request socket ends the helper.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from .errors import ContainerError
 MAX_REQUEST = 1 << 20
 
 
-def serve(fd: int) -> None:
-    """Have a worker for each request on the socket `fd`, until the caller's end of it closes."""
+def serve(fd: int, start_image=None) -> None:
+    """Have a worker for each request on the socket `fd`, until the caller's end of it closes.
+
+    start_image  called with a request for an image, and its stdio; returns what `attend` does
+    """
     connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
@@ -42,7 +46,7 @@ def serve(fd: int) -> None:
                     connection.close()
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
-                    work(json.loads(message), fds[:3], fds[3])
+                    work(json.loads(message), fds[:3], fds[3], start_image)
             finally:
                 os._exit(0)
         os.close(busy_write)
@@ -52,15 +56,18 @@ def serve(fd: int) -> None:
             return
 
 
-def work(request: dict, stdio, events: int) -> None:
+def work(request: dict, stdio, events: int, start_image=None) -> None:
     """Start one container, report, stand by it, report its end."""
 
     def tell(**event) -> None:
         os.write(events, json.dumps(event).encode() + b"\n")
 
     try:
-        steps = plan.build(request["spec"])
-        started = foreground.attend(steps, stdio, request["trace"])
+        if "image" in request:
+            started = start_image(request, stdio)
+        else:
+            steps = plan.build(request["spec"])
+            started = foreground.attend(steps, stdio, request["trace"])
         for fd in stdio:
             os.close(fd)  # or the caller would never see the end of the container's output
         tell(started=started.pid, steps=started.steps)

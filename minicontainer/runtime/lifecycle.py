@@ -123,7 +123,7 @@ def undo(state: State, log) -> None:
     """Bring any container, half made or running, to nothing. Needs only the record."""
     maker = state.record.get("maker") or [0, 0]
     if state.status() == "creating" and maker[0] not in (0, os.getpid()):
-        _signal(maker[0], maker[1], signal.SIGKILL)  # it is about to make more
+        kill_process(*maker)  # it is about to make more
     if state.running():
         try:
             state.signal(signal.SIGKILL)
@@ -150,6 +150,11 @@ def _hooks(state: State, kind: str, changes: dict, log) -> None:
 
         for problem in hooks.failures(configured, kind, {**state.public(), **changes}):
             log(problem)
+
+
+def kill_process(pid: int, started: int) -> None:
+    """Kill a process that a record names; nobody else, should that one be gone."""
+    _signal(pid, started, signal.SIGKILL)
 
 
 def _signal(pid: int, started: int, number: int) -> None:

@@ -49,17 +49,20 @@ ATTENDED = Options(attended=True)
 
 
 def build(
-    config: dict, bundle: str = "/", group: cgroups.Group | None = None, options: Options = ATTENDED
-) -> list[steps.Step]:
+    config: dict, bundle: str = "/", group: cgroups.Group | None = None,
+    options: Options = ATTENDED, root_steps: list[steps.Step] | None = None,
+) -> list[steps.Step]:  # fmt: skip
     """The steps for a container, in the order in which the kernel wants them.
 
-    bundle  directory that relative paths of the configuration start at
-    group   the container's place among the cgroups, or None
+    bundle      directory that relative paths of the configuration start at
+    group       the container's place among the cgroups, or None
+    root_steps  make the root file system a mount at its path, and open it; without them it is a
+                directory, which is bound onto itself
     Raises ValueError that names the field.
     """
     linux, process = config["linux"], config["process"]
     kinds = {n["type"]: n.get("path", "") for n in linux["namespaces"]}
-    root = _root(config, bundle, kinds, group, options)
+    root = _root(config, bundle, kinds, group, options, root_steps)
     plan: list[steps.Step] = []
     if group:
         plan.append(steps_host.CreateCgroup(group))
@@ -169,14 +172,14 @@ def _world(config: dict, kinds: dict[str, str], options: Options) -> list[steps.
     return plan
 
 
-def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Options):
+def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Options, root_steps):
     linux = config["linux"]
     path = root_path(config, bundle)
     word = linux.get("rootfsPropagation", "")
     before = {"shared": MS_SHARED, "private": MS_PRIVATE}.get(word.removeprefix("r"), MS_SLAVE)
     plan: list[steps.Step] = [
         steps_files.Propagation(before | MS_REC), steps_files.ParentPrivate(path),
-        steps_files.BindRoot(path),
+        *(root_steps or [steps_files.BindRoot(path)]),
     ]  # fmt: skip
     mount_steps = _mounts(config, bundle, group, own_cgroup=kinds.get("cgroup") == "")
     plan += mount_steps

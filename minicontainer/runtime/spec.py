@@ -39,6 +39,21 @@ def default(
             "mapped, and that is 0",
             hint="leave --user out, or run as root",
         )
+    return configuration(
+        checked_rootfs(rootfs), args, hostname=hostname,
+        env={"PATH": PATH, "HOSTNAME": hostname, "HOME": "/root" if uid == 0 else "/",
+             **(env or {})},
+        cwd=cwd, user={"uid": uid, "gid": gid}, read_only=read_only, network=network,
+        uid_maps=[_mapping(os.geteuid())], gid_maps=[_mapping(os.getegid())],
+    )  # fmt: skip
+
+
+def configuration(
+    root: str, args, *, hostname: str, env: dict[str, str], cwd: str, user: dict, read_only: bool,
+    network: str, uid_maps: list[dict], gid_maps: list[dict],
+) -> dict:  # fmt: skip
+    """The same from its parts; the maps are used without root's power only."""
+    rootless = os.geteuid() != 0
     kinds = namespaces.available()
     if not rootless:
         kinds.remove("user")
@@ -47,9 +62,9 @@ def default(
     return {
         "ociVersion": "1.2.0",
         "process": {
-            "user": {"uid": uid, "gid": gid},
+            "user": user,
             "args": _checked_args(args),
-            "env": _environment(env or {}, hostname, uid),
+            "env": _environment(env),
             "cwd": _checked_cwd(cwd),
             "capabilities": {
                 kind: list(capabilities.DOCKER_DEFAULT)
@@ -57,13 +72,13 @@ def default(
             },
             "noNewPrivileges": True,
         },
-        "root": {"path": checked_rootfs(rootfs), "readonly": read_only},
+        "root": {"path": root, "readonly": read_only},
         "hostname": _checked_hostname(hostname),
         "mounts": mounts(rootless, network),
         "linux": {
             "namespaces": [{"type": kind} for kind in kinds],
-            "uidMappings": [_mapping(os.geteuid())] if rootless else [],
-            "gidMappings": [_mapping(os.getegid())] if rootless else [],
+            "uidMappings": uid_maps if rootless else [],
+            "gidMappings": gid_maps if rootless else [],
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READONLY_PATHS),
         },
@@ -153,8 +168,7 @@ def _checked_hostname(hostname: str) -> str:
     return hostname
 
 
-def _environment(env: dict, hostname: str, uid: int) -> list[str]:
-    values = {"PATH": PATH, "HOSTNAME": hostname, "HOME": "/root" if uid == 0 else "/", **env}
+def _environment(values: dict) -> list[str]:
     for name, value in values.items():
         if not name or "=" in name or "\0" in name + value:
             raise ContainerError(f"environment: {name!r}={value!r} is no valid NAME=VALUE")
