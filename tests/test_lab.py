@@ -13,8 +13,17 @@ import time
 
 import pytest
 
+import minicontainer
 from minicontainer.kernel import namespaces, syscalls
-from minicontainer.lab import elf, exercises, leaks, progress_file, workbench, workbench_limits
+from minicontainer.lab import (
+    elf,
+    exercises,
+    leaks,
+    progress_file,
+    workbench,
+    workbench_child,
+    workbench_limits,
+)
 from minicontainer.lab.lesson import is_of_lessons
 from minicontainer.lab.workbench import Workbench, WorkbenchError
 from tests.roots import REPOSITORY
@@ -238,6 +247,47 @@ def test_exec_exit_and_signal_end_a_call(bench):
     assert (outcome.output, outcome.status) == ("new program\n", 5)
     assert bench.call(leave).status == 4
     assert bench.call(die).status == -signal.SIGKILL
+
+
+def test_only_the_first_process_of_a_call_reports(bench):
+    def forget(fail):
+        pid = os.fork()
+        if pid == 0 and fail:
+            os.execv("/missing", ["missing"])
+        if pid:
+            os.waitpid(pid, 0)
+        return pid > 0
+
+    def leave():
+        if os.fork() == 0:
+            sys.exit(3)
+        return os.waitstatus_to_exitcode(os.wait()[1])
+
+    outcome = bench.call(forget, False)
+    assert (outcome.value, outcome.error) == (True, "")
+    assert outcome.output == f"forget returned {workbench_child.ESCAPED}\n"
+    outcome = bench.call(forget, True)
+    assert (outcome.value, outcome.error) == (True, "")
+    assert outcome.output.startswith("ENOENT (No such file or directory)")
+    outcome = bench.call(leave)
+    assert (outcome.value, outcome.output) == (3, "")
+
+
+def test_containers_run_in_it(bench):
+    """From the shell and from Python; the workbench of an ordinary user has one id and no tty."""
+    bench.shell(
+        "mkdir -p /srv/root/bin; cp /bin/busybox /srv/root/bin; ln -s busybox /srv/root/bin/sh"
+    )
+
+    def contain():
+        result = minicontainer.run("/srv/root", ["/bin/sh", "-c", "echo $$"], capture_output=True)
+        return result.stdout
+
+    assert bench.shell("minicontainer run --rootfs /srv/root sh -c 'echo $$; exit 5'").output == (
+        "1\n"
+    )
+    outcome = bench.call(contain)
+    assert outcome.value == "1\n", outcome.error
 
 
 def test_a_call_does_not_change_the_next(bench):
