@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -202,6 +203,18 @@ def test_functions_of_the_notebook_travel_with_what_they_use(bench, main_names):
     )
     outcome = bench.call(names["use"])
     assert outcome.value == ([0, 2, 4], "/srv", 4, "minicontainer.kernel.syscalls"), outcome.error
+
+
+def test_a_builtin_that_ipython_wraps_is_the_builtin(bench, main_names):
+    names = main_names("def use():\n    with open('/etc/hostname') as file: return file.read()\n")
+
+    @functools.wraps(open)
+    def modified_open(*args):
+        return open(*args)
+
+    names["open"] = modified_open
+    outcome = bench.call(names["use"])
+    assert outcome.value == "workbench\n", outcome.error
 
 
 def test_what_cannot_travel_is_named(bench, main_names):
@@ -414,6 +427,16 @@ def test_a_killed_keeper_is_told_and_replaced(bench, capsys):
     assert capsys.readouterr().out == (
         "the workbench had ended; this is a fresh one: run the lesson from its reset on\n"
     )
+
+
+def test_the_end_of_a_jupyter_kernel_leaves_no_cgroup(bench):
+    """It sends SIGTERM to its children, again and again until they have ended."""
+    before = leaks.snapshot()
+    keeper = bench.pid
+    while bench._process.poll() is None:
+        os.kill(keeper, signal.SIGTERM)
+        time.sleep(0.01)
+    assert leaks.settled(before, concerns=is_of_lessons) == []
 
 
 def test_a_keeper_killed_in_the_middle_is_told(bench, capsys):
