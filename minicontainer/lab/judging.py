@@ -18,14 +18,14 @@ def fact(outcome: Outcome):
     return outcome.value
 
 
-def must_run(outcome: Outcome, name: str) -> Outcome:
-    """An answer, called `name`, that raises or does not end is not there yet: raises NotYet."""
+def must_run(outcome: Outcome, name: str):
+    """The value of the answer called `name`. Raises NotYet when it raised or did not end."""
     if outcome.timed_out:
         raise NotYet(f"{name} did not end and was killed.")
     if outcome.error:
         line = f" (in: {outcome.where})" if outcome.where else ""
         raise NotYet(f"{name} failed: {outcome.error}{line}")
-    return outcome
+    return outcome.value
 
 
 def text_of(answer: Callable) -> str:

@@ -62,8 +62,7 @@ def _inhabit(tree: str) -> tuple[list[int], int]:
 def _jailed(bench: Workbench, answer: Callable) -> str:
     bench.shell(MAKE_TREE)
     jailed, visitor = fact(bench.call(_inhabit, TREE))
-    outcome = must_run(bench.call(answer, timeout=SECONDS), "jailed")
-    found = outcome.value
+    found = must_run(bench.call(answer, timeout=SECONDS), "jailed")
     if not isinstance(found, list | tuple | set):
         raise NotYet(f"jailed returned {found!r}; a list of process numbers is wanted.")
     if any(isinstance(pid, str) for pid in found):
@@ -111,7 +110,7 @@ def _sealed_root(bench: Workbench, answer: Callable) -> str:
             f"sealed_root failed: {outcome.error}. The order matters: who has given the right away "
             "has it no more."
         )
-    end = must_run(outcome, "sealed_root").value
+    end = must_run(outcome, "sealed_root")
     if end == "no chroot":
         raise NotYet("After sealed_root the root of the process is not the tree.")
     if end == "escaped":
