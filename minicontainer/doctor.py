@@ -120,12 +120,12 @@ def in_child(function: Callable[[], object]) -> None:
     os.close(write_fd)
     with open(read_fd, "rb") as pipe:
         message = pipe.read().decode()
-    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if message:
         number, _, text = message.partition(" ")
         raise OSError(int(number), text)
-    if status:
-        raise OSError(0, f"the probe's child ended with status {status}")
+    if code:
+        raise OSError(0, f"the child ended with status {code}")
 
 
 def enter(*kinds: str) -> None:

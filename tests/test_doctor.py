@@ -63,5 +63,7 @@ def test_json_and_exit_status(ordinary_user):
 
 
 def test_a_crashing_child_is_an_error():
-    with pytest.raises(OSError, match="ended with status"):
+    with pytest.raises(OSError, match=r"ended with status 3$"):
         doctor.in_child(lambda: os._exit(3))
+    with pytest.raises(OSError, match=r"ended with status -9$"):
+        doctor.in_child(lambda: os.kill(os.getpid(), 9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -13,8 +14,17 @@ import time
 
 import pytest
 
+import minicontainer
 from minicontainer.kernel import namespaces, syscalls
-from minicontainer.lab import elf, exercises, leaks, progress_file, workbench, workbench_limits
+from minicontainer.lab import (
+    elf,
+    exercises,
+    leaks,
+    progress_file,
+    workbench,
+    workbench_child,
+    workbench_limits,
+)
 from minicontainer.lab.lesson import is_of_lessons
 from minicontainer.lab.workbench import Workbench, WorkbenchError
 from tests.roots import REPOSITORY
@@ -195,6 +205,18 @@ def test_functions_of_the_notebook_travel_with_what_they_use(bench, main_names):
     assert outcome.value == ([0, 2, 4], "/srv", 4, "minicontainer.kernel.syscalls"), outcome.error
 
 
+def test_a_builtin_that_ipython_wraps_is_the_builtin(bench, main_names):
+    names = main_names("def use():\n    with open('/etc/hostname') as file: return file.read()\n")
+
+    @functools.wraps(open)
+    def modified_open(*args):
+        return open(*args)
+
+    names["open"] = modified_open
+    outcome = bench.call(names["use"])
+    assert outcome.value == "workbench\n", outcome.error
+
+
 def test_what_cannot_travel_is_named(bench, main_names):
     names = main_names(
         "import threading, pytest\nlock = threading.Lock()\ndef use(): return lock\n"
@@ -238,6 +260,47 @@ def test_exec_exit_and_signal_end_a_call(bench):
     assert (outcome.output, outcome.status) == ("new program\n", 5)
     assert bench.call(leave).status == 4
     assert bench.call(die).status == -signal.SIGKILL
+
+
+def test_only_the_first_process_of_a_call_reports(bench):
+    def forget(fail):
+        pid = os.fork()
+        if pid == 0 and fail:
+            os.execv("/missing", ["missing"])
+        if pid:
+            os.waitpid(pid, 0)
+        return pid > 0
+
+    def leave():
+        if os.fork() == 0:
+            sys.exit(3)
+        return os.waitstatus_to_exitcode(os.wait()[1])
+
+    outcome = bench.call(forget, False)
+    assert (outcome.value, outcome.error) == (True, "")
+    assert outcome.output == f"forget returned {workbench_child.ESCAPED}\n"
+    outcome = bench.call(forget, True)
+    assert (outcome.value, outcome.error) == (True, "")
+    assert outcome.output.startswith("ENOENT (No such file or directory)")
+    outcome = bench.call(leave)
+    assert (outcome.value, outcome.output) == (3, "")
+
+
+def test_containers_run_in_it(bench):
+    """From the shell and from Python; the workbench of an ordinary user has one id and no tty."""
+    bench.shell(
+        "mkdir -p /srv/root/bin; cp /bin/busybox /srv/root/bin; ln -s busybox /srv/root/bin/sh"
+    )
+
+    def contain():
+        result = minicontainer.run("/srv/root", ["/bin/sh", "-c", "echo $$"], capture_output=True)
+        return result.stdout
+
+    assert bench.shell("minicontainer run --rootfs /srv/root sh -c 'echo $$; exit 5'").output == (
+        "1\n"
+    )
+    outcome = bench.call(contain)
+    assert outcome.value == "1\n", outcome.error
 
 
 def test_a_call_does_not_change_the_next(bench):
@@ -364,6 +427,16 @@ def test_a_killed_keeper_is_told_and_replaced(bench, capsys):
     assert capsys.readouterr().out == (
         "the workbench had ended; this is a fresh one: run the lesson from its reset on\n"
     )
+
+
+def test_the_end_of_a_jupyter_kernel_leaves_no_cgroup(bench):
+    """It sends SIGTERM to its children, again and again until they have ended."""
+    before = leaks.snapshot()
+    keeper = bench.pid
+    while bench._process.poll() is None:
+        os.kill(keeper, signal.SIGTERM)
+        time.sleep(0.01)
+    assert leaks.settled(before, concerns=is_of_lessons) == []
 
 
 def test_a_keeper_killed_in_the_middle_is_told(bench, capsys):

@@ -329,6 +329,15 @@ def test_full_disk_names_the_step_and_the_fix(tmp_path):
     assert "fix: the disk is full" in done.stderr
 
 
+def test_root_of_a_user_namespace_runs_containers(root, prefix):
+    """Its power is over nothing of the host: no device can be made, no group 5 is there."""
+    inner = [*COMMAND, "run", "--rootfs", str(root), "sh", "-c", "id -u; ls /dev/null"]
+    done = subprocess.run([*prefix, "unshare", "-r", *inner], capture_output=True, text=True)
+    if "unshare:" in done.stderr:
+        pytest.skip(f"this host forbids user namespaces: {done.stderr.strip()}")
+    assert (done.stdout, done.stderr) == ("0\n/dev/null\n", "")
+
+
 @needs_root
 def test_forbidden_user_namespace_is_explained(root, ordinary_user):
     # A process in a chroot may not make a user namespace (unshare(2), EPERM).

@@ -21,6 +21,16 @@ def write_single_id_map(inside_uid: int, outside_uid: int, inside_gid: int, outs
     syscalls.write_file("/proc/self/gid_map", f"{inside_gid} {outside_gid} 1")
 
 
+def is_initial() -> bool:
+    """Whether our user namespace is the host's own, the one that has every id.
+
+    Root of any other has no power over the host: mknod(2) of a device is EPERM
+    (user_namespaces(7)).
+    """
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() == ["0", "0", "4294967295"]
+
+
 def map_text(maps: list[dict]) -> str:
     """What /proc/PID/uid_map takes, from OCI's containerID, hostID, size."""
     return "\n".join(f"{one['containerID']} {one['hostID']} {one['size']}" for one in maps)

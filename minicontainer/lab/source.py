@@ -7,6 +7,7 @@ functions it calls, an import for each name that comes from a module, a literal 
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 import inspect
 import sys
@@ -29,6 +30,8 @@ def text_of(function: Callable) -> str:
 def _add(name: str, value: object, parts: dict[str, str]) -> None:
     if name in parts:
         return
+    if name in vars(builtins) and inspect.unwrap(value) is vars(builtins)[name]:  # type: ignore[arg-type]
+        return  # a notebook's `open` is IPython's, around the real one
     imported = _import(name, value)
     if imported:
         parts[name] = imported

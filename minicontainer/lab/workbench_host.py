@@ -122,6 +122,10 @@ def furnish(root: str, program: int) -> None:
     write(f"{root}/etc/hostname", f"{HOSTNAME}\n")
     write(f"{root}/etc/hosts", f"127.0.0.1 localhost {HOSTNAME}\n")
     copy(program, f"{root}/bin/busybox")
+    # The launcher of the package would take the host's python3, which may be older than ours.
+    command = f"exec {python()} -I -S {PACKAGE}/minicontainer/__main__.py"
+    write(f"{root}/bin/minicontainer", f'#!/bin/sh\n{command} "$@"\n')
+    os.chmod(f"{root}/bin/minicontainer", 0o755)
 
 
 def copy_dynamic_program() -> None:
@@ -137,9 +141,15 @@ def copy_dynamic_program() -> None:
             return
 
 
+def python() -> str:
+    """The interpreter of the virtual environment, if we are in one: `sys.base_prefix` is bound."""
+    return getattr(sys, "_base_executable", "") or sys.executable
+
+
 def import_from_inside() -> None:
-    """Have this package's modules found where they lie now."""
+    """Have this package's modules, and Python itself, found where they lie now."""
     sys.path[0] = PACKAGE
+    sys.executable = python()
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "minicontainer" and hasattr(module, "__path__"):
             module.__path__ = [f"{PACKAGE}/{name.replace('.', '/')}"]

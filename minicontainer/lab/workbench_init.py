@@ -47,8 +47,11 @@ def keep(fd: int, package: str, busybox: str) -> None:
         pid = os.fork()
         if pid == 0:
             init(connection, package, busybox, cgroup)
+        # A Jupyter kernel that ends sends this to its children. The cgroup must go all the same.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
         connection.close()
         os.waitpid(pid, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except OSError as error:
         tell(connection, failed=failure(error))
     finally:

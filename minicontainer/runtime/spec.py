@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..kernel import capabilities, namespaces
+from ..kernel import capabilities, namespaces, userns
 from .errors import ContainerError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,7 +31,7 @@ def default(
     or "host". Without root's power the container gets a user namespace in which the caller is root.
     Raises ContainerError when the input cannot become a container.
     """
-    rootless = os.geteuid() != 0
+    rootless = os.geteuid() != 0 or not userns.is_initial()
     uid, gid = user or (0, 0)
     if rootless and (uid, gid) != (0, 0):
         raise ContainerError(

@@ -5,33 +5,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from .. import elf, source
+from .. import elf
 from ..catalogue import Exercise, NotYet
-from ..workbench import Outcome, Workbench, WorkbenchError
+from ..judging import SECONDS, fact, must_run, text_of
+from ..workbench import Workbench
 
 PREDICTIONS = {"02.a": "c", "02.b": "b", "02.c": "c", "02.d": "a"}
 
-SECONDS = 5  # for an answer that should take milliseconds
 TREE = "/srv/exercise"
 PROGRAM = "/opt/dynamic/ls"
 MAKE_TREE = f"mkdir -p {TREE}/bin && cp /bin/busybox {TREE}/bin/ && ln -s busybox {TREE}/bin/sh"
-
-
-def _fact(outcome: Outcome):
-    """The value of a call of our own."""
-    if outcome.error:
-        raise WorkbenchError(f"{outcome.error} (in: {outcome.where})")
-    return outcome.value
-
-
-def _must_run(outcome: Outcome, name: str) -> Outcome:
-    """An answer that raises, or does not end, is not there yet."""
-    if outcome.timed_out:
-        raise NotYet(f"{name} did not end and was killed.")
-    if outcome.error:
-        line = f" (in: {outcome.where})" if outcome.where else ""
-        raise NotYet(f"{name} failed: {outcome.error}{line}")
-    return outcome
 
 
 # --- 02.1: a dynamic program needs its loader and its libraries ---------------------------------
@@ -39,10 +22,10 @@ def _must_run(outcome: Outcome, name: str) -> Outcome:
 
 def _move_in(bench: Workbench, answer: Callable) -> str:
     bench.shell(f"mkdir {TREE}")
-    _must_run(bench.call(answer, PROGRAM, TREE, timeout=SECONDS), "move_in")
+    must_run(bench.call(answer, PROGRAM, TREE, timeout=SECONDS), "move_in")
     if bench.shell(f"test -f {TREE}{PROGRAM}").status:
         raise NotYet(f"The program is not in the tree: there is no {TREE}{PROGRAM}.")
-    loader = _fact(bench.call(elf.interpreter, PROGRAM))
+    loader = fact(bench.call(elf.interpreter, PROGRAM))
     if bench.shell(f"test -e {TREE}{loader}").status:
         raise NotYet(f"The loader is missing: the kernel looks for {loader} inside the tree.")
     outcome = bench.shell(f"chroot {TREE} {PROGRAM} /opt")
@@ -78,9 +61,8 @@ def _inhabit(tree: str) -> tuple[list[int], int]:
 
 def _jailed(bench: Workbench, answer: Callable) -> str:
     bench.shell(MAKE_TREE)
-    jailed, visitor = _fact(bench.call(_inhabit, TREE))
-    outcome = _must_run(bench.call(answer, timeout=SECONDS), "jailed")
-    found = outcome.value
+    jailed, visitor = fact(bench.call(_inhabit, TREE))
+    found = must_run(bench.call(answer, timeout=SECONDS), "jailed")
     if not isinstance(found, list | tuple | set):
         raise NotYet(f"jailed returned {found!r}; a list of process numbers is wanted.")
     if any(isinstance(pid, str) for pid in found):
@@ -122,17 +104,13 @@ def _seal_and_escape(text: str, tree: str) -> str:
 
 def _sealed_root(bench: Workbench, answer: Callable) -> str:
     bench.shell(MAKE_TREE)
-    try:
-        text = source.text_of(answer)
-    except source.NotSendable as reason:
-        raise NotYet(f"{reason}.") from None
-    outcome = bench.call(_seal_and_escape, text, TREE, timeout=SECONDS)
+    outcome = bench.call(_seal_and_escape, text_of(answer), TREE, timeout=SECONDS)
     if outcome.errno == errno.EPERM:
         raise NotYet(
             f"sealed_root failed: {outcome.error}. The order matters: who has given the right away "
             "has it no more."
         )
-    end = _must_run(outcome, "sealed_root").value
+    end = must_run(outcome, "sealed_root")
     if end == "no chroot":
         raise NotYet("After sealed_root the root of the process is not the tree.")
     if end == "escaped":
