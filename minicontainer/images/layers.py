@@ -185,6 +185,7 @@ def copy_root_metadata(layers: list[str], upper: str) -> None:
 
 def copy_metadata(source: int | bytes, target: int | bytes) -> None:
     """Owner, mode, extended attributes but overlayfs' own, and time; links are not followed."""
+
     def of(file: int | bytes) -> dict:
         return {} if isinstance(file, int) else {"follow_symlinks": False}
 
