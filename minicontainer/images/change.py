@@ -75,9 +75,10 @@ def make(
 
 
 def mount(lowers: list[str], place: str) -> tuple[str, Callable[[], str], str]:
-    """Show layers in an empty directory.
+    """Show layers in an empty directory, in the caller's mount namespace.
 
-    Returns the root; what gives the directory of changes, as overlayfs has it; a notice, or "". In the caller's mount namespace. Raises OSError.
+    Returns the root; what gives the directory of changes, as overlayfs has it; a notice, or "".
+    Raises OSError.
     """
     empty, upper, work, root = (f"{place}/{name}" for name in ("empty", "upper", "work", "root"))
     for path in (empty, upper, work, root):
