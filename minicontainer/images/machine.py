@@ -1,9 +1,8 @@
 """One root, two ways to run it: an image's tree as what a virtual machine boots.
 
-An initramfs is a cpio archive in the form that the kernel unpacks itself, "newc" (cpio(5),
-https://docs.kernel.org/driver-api/early-userspace/buffer-format.html); a disk is an ext4 file
-system, filled by mke2fs(8). Neither needs root, and either has what a container of the image sees,
-entry by entry. (A cpio has no place for extended attributes.)
+An initramfs is a cpio archive that the kernel unpacks itself; a disk is an ext4 file system, filled
+by mke2fs(8). Neither needs root, and either has what a container of the image sees, entry by entry.
+(A cpio has no place for extended attributes.)
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 
-from . import layers, merge, rootless
+from . import cpio, layers, merge, rootless
 from .compression import Compressed
 from .errors import ImageError
 from .store import CHUNK, Store
@@ -33,7 +32,7 @@ def initramfs(store: Store, name: str, target: str) -> None:
     def write(paths: list[str], beside: str) -> None:
         found = list(merge.merged(paths, rootless.overlay_prefix()))
         with open(beside, "wb") as file:
-            for part in Compressed(cpio(found), compression):
+            for part in Compressed(archive(found), compression):
                 file.write(part)
 
     _write(store, name, target, write)
@@ -70,7 +69,7 @@ def disk(store: Store, name: str, target: str, size: int = 0) -> None:
     _write(store, name, target, write)
 
 
-def cpio(found: Found) -> Iterator[bytes]:
+def archive(found: Found) -> Iterator[bytes]:
     """The archive, in pieces, of what `merge.merged` has found."""
     names: dict[tuple[int, int], int] = {}  # of each inode: how many are to come
     for _, _, now in found:
@@ -85,29 +84,20 @@ def cpio(found: Found) -> Iterator[bytes]:
         content = b""
         if stat.S_ISLNK(now.st_mode):
             content = os.readlink(path)
-        # Of hard links the content comes with the last name (usr/gen_init_cpio.c of the kernel)
         size = now.st_size if stat.S_ISREG(now.st_mode) and not names[key] else len(content)
         if size >= 1 << 32:
             raise ImageError(f"{os.fsdecode(name)}: {size} bytes are too many for an initramfs")
         count = 1 if stat.S_ISDIR(now.st_mode) else links[key]
-        yield _header(name, numbers[key], now, count, size)
+        device = now.st_rdev if stat.S_ISCHR(now.st_mode) or stat.S_ISBLK(now.st_mode) else 0
+        yield cpio.header(
+            name, numbers[key], now.st_mode, now.st_uid, now.st_gid, count,
+            max(0, int(now.st_mtime)), size, device,
+        )  # fmt: skip
         if content:
-            yield content + bytes(-size % 4)
+            yield content + cpio.padding(size)
         elif size:
             yield from _content(path, size)
-    yield _header(b"TRAILER!!!", 0, None, 1, 0)
-
-
-def _header(name: bytes, inode: int, now: os.stat_result | None, links: int, size: int) -> bytes:
-    mode = uid = gid = mtime = device = 0
-    if now:
-        mode, uid, gid, mtime = now.st_mode, now.st_uid, now.st_gid, int(now.st_mtime)
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            device = now.st_rdev
-    fields = [inode, mode, uid, gid, links, max(0, mtime), size, 0, 0]
-    fields += [os.major(device), os.minor(device), len(name) + 1, 0]
-    head = b"070701" + b"".join(b"%08X" % value for value in fields) + name + b"\0"
-    return head + bytes(-len(head) % 4)
+    yield cpio.END
 
 
 def _content(path: bytes, size: int) -> Iterator[bytes]:
@@ -116,7 +106,7 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
         while left and (part := file.read(min(CHUNK, left))):
             left -= len(part)
             yield part
-    yield bytes(-size % 4)
+    yield cpio.padding(size)
 
 
 def _needed(found: Found) -> int:

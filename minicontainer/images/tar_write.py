@@ -142,10 +142,10 @@ def _content(fd: int, size: int, name: bytes) -> Iterator[bytes]:
     yield padding(size)
 
 
-def xattrs_of(file: int | bytes) -> dict[bytes, bytes]:
+def xattrs_of(file: int | bytes, follow: bool = False) -> dict[bytes, bytes]:
     """The extended attributes that a layer keeps."""
     found = {}
-    follow = isinstance(file, int)
+    follow = follow or isinstance(file, int)
     for name in os.listxattr(file, follow_symlinks=follow):
         key = os.fsencode(name)
         if key.startswith(XATTRS) and not key.startswith(OVERLAY_XATTR):

@@ -1,7 +1,4 @@
-"""initramfs/NAME.cpio: a root tree, entry by entry, in the format that the kernel unpacks itself.
-
-https://docs.kernel.org/driver-api/early-userspace/buffer-format.html (newc), cpio(5).
-"""
+"""initramfs/NAME.cpio: a root tree, entry by entry, in the form that the kernel unpacks itself."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from typing import BinaryIO
 from kit import trees
 from kit.recipe import Recipe, Work
 from roots.debian_base import EPOCH
+
+from minicontainer.images import cpio
 
 HARD_LINKED = 2  # more names than one
 
@@ -35,10 +34,9 @@ def write(archive: BinaryIO, tree: str) -> None:
         inode = numbers.setdefault(status.st_ino, len(numbers) + 1)
         names_left[status.st_ino] -= 1
         count = links[status.st_ino]
-        # The content comes with the last name, where usr/gen_init_cpio.c of the kernel puts it too.
         last = not names_left[status.st_ino]
         _entry(archive, tree, name, status, inode, count, last)
-    _header(archive, "TRAILER!!!", 0, 0, (0, 0), 1, 0, 0)
+    archive.write(cpio.END)
 
 
 def _entry(
@@ -51,48 +49,28 @@ def _entry(
     with_content: bool,
 ) -> None:
     path = os.path.join(tree, name)
-    header = (name, inode, status.st_mode, trees.owner(status), links, int(EPOCH))
+    size, content = 0, b""
     if stat.S_ISLNK(status.st_mode):
-        target = os.fsencode(os.readlink(path))
-        _header(archive, *header, len(target))
-        archive.write(target)
-        _pad(archive)
+        content = os.fsencode(os.readlink(path))
+        size = len(content)
     elif stat.S_ISREG(status.st_mode) and with_content:
-        _header(archive, *header, status.st_size)
+        size = status.st_size
+    owner = trees.owner(status)
+    archive.write(
+        cpio.header(os.fsencode(name), inode, status.st_mode, *owner, links, int(EPOCH), size)
+    )
+    archive.write(content)
+    if size and not content:
         with open(path, "rb") as file:
             shutil.copyfileobj(file, archive)
-        _pad(archive)
-    else:
-        _header(archive, *header, 0)
-
-
-def _header(
-    archive: BinaryIO,
-    name: str,
-    inode: int,
-    mode: int,
-    owner: tuple[int, int],
-    links: int,
-    mtime: int,
-    size: int,
-) -> None:
-    text = os.fsencode(name) + b"\0"
-    devices = (0, 0, 0, 0)  # of the archive's file system, and of a device node: there are none
-    fields = (inode, mode, *owner, links, mtime, size, *devices, len(text), 0)
-    archive.write(b"070701" + b"".join(b"%08X" % value for value in fields) + text)
-    _pad(archive)
-
-
-def _pad(archive: BinaryIO) -> None:
-    """Names and contents end on multiples of four bytes."""
-    archive.write(bytes(-archive.tell() % 4))
+    archive.write(cpio.padding(size))
 
 
 def _recipe(name: str) -> Recipe:
     tree = f"roots/{name}"
     return Recipe(
         f"initramfs/{name}.cpio", "micro", lambda work: make(work, tree),
-        (__file__, trees.__file__), (tree,),
+        (__file__, trees.__file__, cpio.__file__), (tree,),
     )  # fmt: skip
 
 
