@@ -13,7 +13,7 @@ import pytest
 
 from minicontainer.kernel import cgroups, namespaces
 from minicontainer.options import UsageError
-from minicontainer.runtime_commands import COMMANDS, _signal_number
+from minicontainer.runtime_commands import COMMANDS, signal_number
 from tests.bundles import FOREVER, RUNTIME, Bundle, alive, bundle
 
 __all__ = ["bundle"]
@@ -54,7 +54,7 @@ def test_nonsense_is_one_line(tmp_path, verb, words):
      ("RTMIN+3", 37), ("SIGRTMAX-1", 63)],
 )  # fmt: skip
 def test_signals_by_name_and_number(word, number):
-    assert _signal_number(word) == number
+    assert signal_number(word) == number
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_signals_by_name_and_number(word, number):
 )
 def test_what_is_no_signal(word):
     with pytest.raises(UsageError, match="unknown signal"):
-        _signal_number(word)
+        signal_number(word)
 
 
 def test_features_are_the_runtimes_not_the_hosts():
