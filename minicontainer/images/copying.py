@@ -271,7 +271,9 @@ class Copier:
 
     def _describe(self, fd: int, now: os.stat_result, inside: str, link: str) -> dict:
         """Hash what a file is, but for its content and time; returns its extended attributes."""
-        xattrs = {} if stat.S_ISLNK(now.st_mode) else xattrs_of(b"/proc/self/fd/%d" % fd, follow=True)
+        xattrs = (
+            {} if stat.S_ISLNK(now.st_mode) else xattrs_of(b"/proc/self/fd/%d" % fd, follow=True)
+        )
         owner = None if self._owner else (now.st_uid, now.st_gid)
         told = (inside, now.st_mode, owner, now.st_rdev, link, sorted(xattrs.items()))
         self._hasher.update(ascii(told).encode())
