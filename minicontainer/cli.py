@@ -104,16 +104,21 @@ works on this host; for what does not: why, and what to do.
 The exit status is 0 when containers can be run here, else 1.
 """
 
+# The words that put a process into a container: see `sealed`.
+_INTO_CONTAINERS = ("run", "exec", "start", "build")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        if argv is None and words[:1] == ["run"]:
+        if argv is None and words[:1] and words[0] in _INTO_CONTAINERS:
             from . import sealed
 
             directory = os.path.dirname(os.path.realpath(__file__))
-            sealed.ensure("-I", "-S", f"{directory}/__main__.py", *words)
+            # The sealed interpreter knows no virtual environment; see `libraries.find`
+            prefix = f"prefix={sys.prefix}"
+            sealed.ensure("-I", "-S", "-X", prefix, f"{directory}/__main__.py", *words)
         return _dispatch(words)
     except UsageError as error:
         command = words[0] if words and words[0] in _commands(words) else ""

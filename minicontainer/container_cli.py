@@ -69,7 +69,7 @@ def explained(options: dict, args: list[str]) -> list[dict]:
     """The plan as data; the image is fetched and unpacked for it, and nothing else is left."""
     container = _made(options, args)
     try:
-        return plan.describe(attend.steps(container))
+        return plan.describe(attend.planned(container)[0])
     finally:
         container.remove(say)
 
@@ -77,8 +77,6 @@ def explained(options: dict, args: list[str]) -> list[dict]:
 def _made(options: dict, args: list[str]) -> Container:
     if options["privileged"]:
         raise UsageError(PRIVILEGED)
-    if options["detach"] and options["rm"] and options["interactive"]:
-        raise UsageError("-d and -i: nobody would be there to type")
     if options["stop_signal"]:
         signal_number(options["stop_signal"])
     store = Store()
@@ -238,8 +236,9 @@ def start(_: Store, options: dict, names: list[str]) -> None:
     """`minicontainer start`: detached; what it changed is still there."""
     for name in names:
         container = containers.find(name)
-        if container.attended() or "layers" not in container.record:
-            raise ContainerError(f"cannot start a container that is {container.status()}")
+        if "layers" not in container.record:
+            raise ContainerError(f"{container.name} was never complete: remove it")
+        container.stand_by()
         container.end(say)  # what a killed process left
         attend.detach(container)
         print(container.name)

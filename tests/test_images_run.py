@@ -582,6 +582,65 @@ def test_an_image_without_a_name_stays_while_a_container_has_it(host: Host) -> N
     assert host.run("again", "echo", "x").stdout == "x\n"
 
 
+def test_of_two_that_start_it_one_does(host: Host) -> None:
+    host.image("app")
+    host.run("-d", "--name", host.mine, "app", "sh", "-c", "echo run; sleep 100")
+    host("stop", "-t", "0", host.mine)
+    processes = [host.popen("start", host.mine, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+                 for _ in range(4)]  # fmt: skip
+    errors = [process.communicate(timeout=30)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 125, 125, 125], errors
+    assert "running" in host("ps").stdout
+    until(lambda: host("logs", host.mine).stdout == "run\n" * 2)
+    many = [host.popen("rm", "-f", host.mine, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            for _ in range(4)]  # fmt: skip
+    errors = [process.communicate(timeout=30)[1] for process in many]
+    assert 0 in [process.returncode for process in many]
+    assert not [text for text in errors if "Traceback" in text]
+
+
+def test_files_that_every_user_may_read_whatever_our_umask(host: Host) -> None:
+    host.image("app")
+    words = ["sh", "-c", 'umask 077 && exec "$@"', "sh", *host.words, "run", "-u", "nobody"]
+    done = subprocess.run([*words, "app", "cat", "/etc/hosts", "/etc/hostname"],
+                          capture_output=True, text=True)  # fmt: skip
+    assert "localhost" in done.stdout
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.rootless
+def test_an_ordinary_user_with_ranges_of_ids_has_the_images_users(
+    ordinary_user: list[str], tmp_path: Path
+) -> None:
+    """Ids of /etc/subuid, by newuidmap(1): files of the image keep their owners."""
+    need("newuidmap", "uidmap")
+    busybox()
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in (tmp_path, data):
+        os.chown(path, ORDINARY_UID, ORDINARY_UID)
+    (tmp_path / "sub").write_text("somebody:400000:65536\n")
+    user = f"somebody:x:{ORDINARY_UID}:{ORDINARY_UID}::/:/bin/sh\n"
+    (tmp_path / "passwd").write_text(Path("/etc/passwd").read_text() + user)
+    binds = {"sub": ("/etc/subuid", "/etc/subgid"), "passwd": ("/etc/passwd",)}
+    script = "; ".join(f"mount --bind {tmp_path}/{name} {target}"
+                       for name, targets in binds.items() for target in targets)  # fmt: skip
+    before = ["unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *ordinary_user]
+    host = Host(data, before)
+    host("image", "bootstrap", "busybox")
+    script = "touch /tmp/mine && stat -c '%u %g' /tmp/mine && mkdir -m 0 /tmp/closed"
+    host.run("-d", "--name", host.mine, "-u", "nobody", "busybox", "sh", "-c", f"{script}; sleep 9")
+    until(lambda: host("logs", host.mine).stdout == "65534 65534\n")
+    mine = data / "containers" / host.mine / "upper/tmp/mine"
+    assert mine.stat().st_uid == 400000 + 65533
+    assert host("diff", host.mine).stdout.splitlines() == ["C /tmp", "A /tmp/closed", "A /tmp/mine"]
+    host("commit", host.mine, "changed")
+    done = host.run("changed", "stat", "-c", "%u", "/tmp/mine")
+    assert done.stdout == "65534\n"
+    host("rm", "-f", host.mine)
+    assert host.left() == []
+
+
 # --- killed ------------------------------------------------------------------------------------
 
 
@@ -765,9 +824,7 @@ def test_docker_runs_ours_by_the_same_rules(host: Host, docker, tmp_path: Path) 
     host("save", "-o", tmp_path / "ours.tar", "ours")
     loaded = docker("load", "-i", str(tmp_path / "ours.tar"))
     assert loaded.returncode == 0, loaded.stderr
-    status = (
-        "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; ulimit -n; ls /dev; cat /etc/passwd"
-    )
+    status = "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; ulimit -n; ls /dev; cat /etc/pass*"
     common = ["--network", "none", "--ulimit", "nofile=100:200"]
     for words in (
         ["ours"],

@@ -30,8 +30,19 @@ def test_run_imports_only_what_is_listed():
     foreign = {name for name in modules if not name.startswith("minicontainer")}
     assert foreign <= ALLOWED
     ours = {name.removeprefix("minicontainer.") for name in modules - foreign}
+    assert not {name for name in ours if name.startswith(("images", "engine"))}
     assert "client" not in ours
     assert "doctor" not in ours
+
+
+def test_an_image_that_is_unpacked_starts_without_what_unpacks():
+    code = "import minicontainer.container_cli, minicontainer.runtime.jsonfile as j; j.loads('[]')"
+    modules = loaded(code) - loaded("pass")
+    foreign = {name for name in modules if not name.startswith("minicontainer")}
+    # locks and leases of the store; ids of a user; pidfd
+    assert foreign <= ALLOWED | {"_json", "fcntl", "time", "_thread"}
+    loaded_by_us = {name.removeprefix("minicontainer.images.") for name in modules - foreign}
+    assert not loaded_by_us & {"compression", "unpack", "merge", "transport", "build", "archive"}
 
 
 def test_a_bundles_start_imports_little_more():

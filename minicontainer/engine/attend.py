@@ -33,6 +33,7 @@ MOUNT_POINTS = (
 
 def prepare(store: Store, image: Image, options: dict, words: list[str]) -> Container:
     """A container of an image, of which nothing runs yet. After an error nothing is left."""
+    os.umask(0o022)  # its users shall be able to read /etc/hosts
     told = image.config.get("config") or {}
     container = containers.create(options["name"] or "", {
         "image": image.name, "descriptor": image.descriptor, "remove": options["rm"],
@@ -51,7 +52,7 @@ def prepare(store: Store, image: Image, options: dict, words: list[str]) -> Cont
         jsonfile.write_file(container.file(containers.CONFIG), jsonfile.dumps(config))
         container.save(
             layers=lowers, volumes=volumes, command=config["process"]["args"],
-            detached=options["detach"],
+            detached=options["detach"], interactive=options["interactive"],
         )  # fmt: skip
     except BaseException as error:
         container.remove(_say)
@@ -86,10 +87,16 @@ def _base() -> str:
     return path
 
 
-def steps(container: Container, group=None) -> list:
-    """The plan for it. Raises ValueError or OSError."""
+def planned(container: Container) -> tuple[list, dict, cgroups.Group | None]:
+    """(the plan for it, its configuration, its place among the cgroups).
+
+    Raises ValueError or OSError.
+    """
     record = container.record
     config = jsonfile.loads(jsonfile.read_file(container.file(containers.CONFIG)))
+    configs.check(config)
+    resources = config["linux"].get("resources")
+    group = cgroups.place(container.name, resources) if resources else None
     root: list = []
     if not record.get("copied"):
         root.append(overlay.Root(
@@ -102,7 +109,7 @@ def steps(container: Container, group=None) -> list:
         root.append(BindRoot(config["root"]["path"]))
     volumes = {} if record.get("started") else record["volumes"]
     root.append(bundle.Furnish(volumes, config["process"]["cwd"]))
-    return plan.build(config, container.directory, group, root_steps=root)
+    return plan.build(config, container.directory, group, root_steps=root), config, group
 
 
 def start(container: Container, stdio=None, trace: bool = False) -> foreground.Attended:
@@ -129,18 +136,13 @@ def start(container: Container, stdio=None, trace: bool = False) -> foreground.A
 
 
 def _start(container: Container, stdio, trace: bool) -> foreground.Attended:
-    text = jsonfile.read_file(container.file(containers.CONFIG))
-    config = jsonfile.loads(text)
-    configs.check(config)
-    resources = config["linux"].get("resources")
-    group = cgroups.place(container.name, resources) if resources else None
-    plan_ = steps(container, group)
+    steps, config, group = planned(container)
     state = states.create(containers.state_root(), container.name, {
         "ociVersion": config["ociVersion"], "bundle": container.directory,
         "rootfs": config["root"]["path"], "annotations": {}, "hooks": {}, "options": {},
         "cgroup": group.record() if group else None,
     })  # fmt: skip
-    jsonfile.write_file(state.file(states.CONFIG), text)
+    jsonfile.write_file(state.file(states.CONFIG), jsonfile.dumps(config))
 
     def journal(pid: int) -> None:
         state.save(pid=pid, startTime=states.start_time(pid),
@@ -148,7 +150,7 @@ def _start(container: Container, stdio, trace: bool) -> foreground.Attended:
 
     try:
         terminal = config["process"].get("terminal", False)
-        return foreground.attend(plan_, stdio, trace, group, journal, terminal)
+        return foreground.attend(steps, stdio, trace, group, journal, terminal)
     except BaseException:
         lifecycle.undo(state, _say)
         raise
@@ -230,7 +232,9 @@ def detach(container: Container) -> None:
 def _monitor(container: Container, answer: int) -> None:
     code = RUNTIME_FAILED
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    streams, stdio = {}, [nothing]
+    # With -i a stdin that does not end, though nobody types
+    stdin = os.pipe2(os.O_CLOEXEC)[0] if container.record["interactive"] else nothing
+    streams, stdio = {}, [stdin]
     for name in ("stdout", "stderr"):
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         streams[read_fd] = name

@@ -15,6 +15,7 @@ as for every container: `minicontainer-runtime list` shows these, too.
 from __future__ import annotations
 
 import _signal as signal
+import fcntl
 import os
 import select
 import stat
@@ -40,6 +41,7 @@ class Container:
         self.name = name
         self.directory = f"{root()}/{name}"
         self.record = record
+        self._lock = -1
 
     def file(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -73,7 +75,18 @@ class Container:
         return [*self.record["layers"], self.file("upper")]
 
     def stand_by(self) -> None:
-        """Say that this process does."""
+        """Say that this process does, or a fork of it. Raises ContainerError when another does."""
+        if self._lock < 0:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            lock = os.open(self.directory, flags)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise ContainerError(
+                    f"container {self.name} is {self.status()}: another process stands by it"
+                ) from None
+            self._lock = lock
         me = os.getpid()
         self.save(monitor=[me, states.start_time(me)])
 
@@ -111,10 +124,13 @@ class Container:
             lifecycle.kill_process(pid, started)
             _await(pid, started, PATIENCE)
         Store().unpin(self.name)
-        try:
-            remove_tree(self.directory)
-        except PermissionError:  # files of ids that are ours in a user namespace only
-            rootless.inside(lambda: remove_tree(self.directory))
+        while os.path.lexists(self.directory):
+            try:
+                remove_tree(self.directory)
+            except FileNotFoundError:
+                pass  # somebody else is at it, too
+            except PermissionError:  # files of ids that are ours in a user namespace only
+                rootless.inside(lambda: remove_tree(self.directory))
 
 
 def root() -> str:
@@ -210,10 +226,7 @@ def remove_tree(path: str) -> None:
 
     (shutil takes 10 ms to be imported, and a descriptor for each level.)
     """
-    try:
-        fd = _enter(path)
-    except FileNotFoundError:
-        return  # somebody else did
+    fd = _enter(path)
     try:
         entered: list[str] = []
         left = [_unlink_files(fd)]  # directories, of each level

@@ -69,7 +69,7 @@ def _busybox() -> bytes:
         parts.append(tar_write.padding(len(data)))
     listed = subprocess.run([program, "--list-full"], capture_output=True, check=True).stdout
     for path in sorted(set(listed.split()) - {b"bin/busybox"}):
-        if os.path.dirname(path) in DIRECTORIES:
+        if os.path.dirname(path) in (b"", *DIRECTORIES):
             target = os.path.relpath(b"bin/busybox", os.path.dirname(path))
             parts.append(tar_write.header(path, SYMLINK, 0o777, link=target))
     return b"".join([*parts, tar_write.END])
@@ -99,18 +99,27 @@ def _debian(store: Store, name: str, suite: str, config: dict, say) -> str:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        assert process.stdout
         try:
-            full = archive.import_tar(store, process.stdout, name, config, f"debian {suite}")
-        except ImageError as error:
-            if process.wait() == 0:
-                raise
-            hint = f"apt-get update must work here; or set {MIRROR} to a mirror's address"
-            raise ImageError(f"mmdebstrap failed: {error.message}", hint) from None
+            return archive.import_tar(store, _Output(process), name, config, f"debian {suite}")
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)  # it unmounts and cleans up
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)  # it unmounts and cleans up
             raise
-    return full
+
+
+class _Output:
+    """What a program writes; the end of it is one only if the program succeeded."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def read(self, size: int) -> bytes:
+        assert self._process.stdout
+        data = self._process.stdout.read(size)
+        if not data and self._process.wait():
+            hint = f"apt-get update must work here; or set {MIRROR} to a mirror's address"
+            raise ImageError("mmdebstrap failed", hint)
+        return data
 
 
 def _suite() -> str:

@@ -57,7 +57,8 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
 
     Raises UsageError for an option's value, ImageError for what the image has not.
     """
-    hostname = options["hostname"] or os.path.basename(directory).replace("_", "-")
+    name = os.path.basename(directory)
+    hostname = options["hostname"] or name.replace("_", "-").replace("+", "-")[:63]
     network = options["network"] or "none"
     uid_maps, gid_maps = rootless.id_maps() if os.geteuid() else ([], [])
     accounts = _accounts(layers, directory)

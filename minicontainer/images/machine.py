@@ -43,9 +43,6 @@ def disk(store: Store, name: str, target: str, size: int = 0) -> None:
 
     size  bytes; 0 for what its content needs, and SLACK
     """
-    tool = shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if not tool:
-        raise ImageError("mke2fs is not installed", "apt install e2fsprogs")
 
     def write(paths: list[str], beside: str) -> None:
         prefix = rootless.overlay_prefix()
@@ -53,20 +50,30 @@ def disk(store: Store, name: str, target: str, size: int = 0) -> None:
         os.mkdir(tree)
         try:
             merge.copy(paths, prefix, tree)
-            bytes_ = size or SLACK + _needed(list(merge.merged(paths, prefix)))
-            command = [tool, "-q", "-F", "-t", "ext4", "-m", "0", "-L", "root", "-d", tree]
-            done = subprocess.run(
-                [*command, beside, f"{bytes_ // 1024}k"], check=False, capture_output=True,
-                text=True, errors="replace",
+            kilobytes = (size or SLACK + _needed(list(merge.merged(paths, prefix)))) // 1024
+            root = os.lstat(tree)
+            options = f"root_owner={root.st_uid}:{root.st_gid}"
+            _run(
+                "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E", options, "-d", tree, beside,
+                f"{kilobytes}k",
             )  # fmt: skip
-            if done.returncode:
-                raise ImageError(
-                    f"mke2fs: {done.stderr.strip()[-500:]}", "--size of the disk may be too small"
-                )
+            _run("debugfs", "-w", "-R", f"set_inode_field / mode 0{root.st_mode:o}", beside)
         finally:
             layers.remove_tree(tree)
 
     _write(store, name, target, write)
+
+
+def _run(tool: str, *words: str) -> None:
+    path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if not path:
+        raise ImageError(f"{tool} is not installed", "apt install e2fsprogs")
+    done = subprocess.run(
+        [path, *words], check=False, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        said = done.stderr.strip()[-500:]
+        raise ImageError(f"{tool}: {said}", "the --size of the disk may be too small")
 
 
 def archive(found: Found) -> Iterator[bytes]:
@@ -77,7 +84,7 @@ def archive(found: Found) -> Iterator[bytes]:
         names[key] = names.get(key, 0) + 1
     links, numbers = dict(names), {key: n for n, key in enumerate(names, 1)}
     for name, path, now in found:
-        if not name or stat.S_ISSOCK(now.st_mode):
+        if stat.S_ISSOCK(now.st_mode):
             continue
         key = (now.st_dev, now.st_ino)
         names[key] -= 1
@@ -90,7 +97,7 @@ def archive(found: Found) -> Iterator[bytes]:
         count = 1 if stat.S_ISDIR(now.st_mode) else links[key]
         device = now.st_rdev if stat.S_ISCHR(now.st_mode) or stat.S_ISBLK(now.st_mode) else 0
         yield cpio.header(
-            name, numbers[key], now.st_mode, now.st_uid, now.st_gid, count,
+            name or b".", numbers[key], now.st_mode, now.st_uid, now.st_gid, count,
             max(0, int(now.st_mtime)), size, device,
         )  # fmt: skip
         if content:
