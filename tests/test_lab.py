@@ -347,6 +347,21 @@ def test_an_endless_loop_is_killed(bench, capsys):
     assert bench.shell("echo on").output == "on\n"
 
 
+def test_an_endless_script_is_killed(bench, capsys):
+    bench.sh("while :; do :; done", timeout=0.3)
+    assert capsys.readouterr().out == "killed after 0.3 s, with all that ran in the workbench\n"
+
+
+def test_a_host_without_a_shell_says_so(bench, capsys):
+    bench.sh("rm -rf /bin")
+    bench.sh("echo hello")
+    assert capsys.readouterr().out == (
+        "ENOENT (No such file or directory): '/bin/sh'\nexit status 127\n"
+    )
+    bench.reset()
+    assert bench.shell("echo hello").output == "hello\n"
+
+
 def test_endless_output_is_cut(bench):
     outcome = bench.shell("yes", timeout=0.5)
     assert outcome.timed_out

@@ -230,7 +230,7 @@ def _function(source: str, name: str) -> ast.FunctionDef | None:
             if ast.get_docstring(node):
                 del node.body[0]
             node.returns = None
-            for argument in node.args.args:
+            for argument in filter(None, [*node.args.args, node.args.vararg]):
                 argument.annotation = None
             return node
     return None

@@ -84,7 +84,7 @@ class Workbench:
     def sh(self, script: str, timeout: float = 20) -> None:
         """Run a shell script in the workbench and print what it prints."""
         outcome = self.shell(script, timeout, echo=_print)
-        if outcome.status and not outcome.error:
+        if outcome.status and not outcome.error and not outcome.timed_out:
             _line(f"exit status {outcome.status}")
         _explain(outcome, timeout)
 

@@ -38,7 +38,11 @@ def work(request: dict, output: int, report: int) -> None:
     children = []
     os.register_at_fork(after_in_child=lambda: children.append(os.getpid()))
     if "shell" in request:
-        os.execve("/bin/sh", ["sh", "-c", request["shell"]], ENVIRONMENT)
+        try:
+            os.execve("/bin/sh", ["sh", "-c", request["shell"]], ENVIRONMENT)
+        except OSError as error:  # by the attendee's doing, or for too long a script
+            print(words(error))
+            os._exit(127 if error.errno == errno.ENOENT else 126)
     answer = call(request["source"], request["name"], ast.literal_eval(request["args"]))
     if children:  # the report is for the process that init waits for
         if "status" not in answer:  # sys.exit ends a child as it should
