@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer.kernel import cgroups
 from tests.bundles import FOREVER, Bundle, alive, bundle, end
 from tests.roots import ORDINARY_UID, make_busybox_root
 
@@ -203,6 +204,54 @@ def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_u
     assert "setgroups" in done.stderr
     assert "fix: " in done.stderr
     assert bundle.left() == []
+
+
+@pytest.fixture
+def delegated(bundle: Bundle):
+    """A group of cgroup v2 that belongs to the ordinary user, as systemd's user@.service does."""
+    layout = cgroups.detect.detect()
+    if layout.kind != "v2" or "pids" not in layout.versions():
+        pytest.skip("cgroup v1 cannot be delegated to an ordinary user safely")
+    top = Path(layout.hierarchies[0].mount_point)
+    group = top / f"minicontainer-test-delegated-{bundle.id}"
+    (top / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+    group.mkdir()
+    for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
+        os.chown(path, ORDINARY_UID, ORDINARY_UID)
+    yield group
+    bundle.clean()
+    for path in (*group.rglob("*/"), group):
+        path.rmdir()
+
+
+def test_limits_in_a_delegated_group(bundle: Bundle, ordinary_user, delegated: Path):
+    """The caller is in the group that is his (the kernel lets him move processes only below a
+    common one that is his, too), so he may limit, freeze and kill what he starts below.
+    """
+    owned(bundle)
+    inner = delegated / "caller"
+    inner.mkdir()
+    os.chown(inner, ORDINARY_UID, ORDINARY_UID)
+    os.chown(inner / "cgroup.procs", ORDINARY_UID, ORDINARY_UID)
+    enter = ["sh", "-c", f'echo 0 > {inner}/cgroup.procs; exec "$@"', "sh"]
+    # By its path: busybox's shell takes its own, which knows less
+    ordinary_user[0] = shutil.which(ordinary_user[0]) or ordinary_user[0]
+    bundle.command = [*enter, *ordinary_user, *bundle.command]
+    configure(bundle, [{"containerID": 0, "hostID": ORDINARY_UID, "size": 1}])
+    bundle.config["linux"]["cgroupsPath"] = f"/{delegated.name}/{bundle.id}"
+    bundle.config["linux"]["resources"] = {"pids": {"limit": 5}, "memory": {"limit": 48 << 20}}
+    done = bundle.run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 2 & done; wait")
+    assert "can't fork" in done.stderr
+    bundle.args(*FOREVER).create()
+    bundle.call("start", bundle.id)
+    group = delegated / bundle.id
+    assert (group / "memory.max").read_text() == f"{48 << 20}\n"
+    bundle.call("update", "--pids-limit", "9", bundle.id)
+    assert (group / "pids.max").read_text() == "9\n"
+    bundle.call("pause", bundle.id)
+    assert bundle.state()["status"] == "paused"
+    bundle.call("delete", "--force", bundle.id)
+    assert not group.exists()
 
 
 # --- podman ------------------------------------------------------------------------------------
