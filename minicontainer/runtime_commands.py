@@ -297,13 +297,13 @@ def exec_(options: dict, args: list[str], log) -> int:
 
 
 def update(options: dict, args: list[str], log) -> int:
-    from .runtime import jsonfile
+    from .runtime import jsonfile, report
 
     source = options["resources"]
     try:
         if source:
-            path = "/dev/stdin" if source == "-" else source
-            limits = jsonfile.loads(jsonfile.read_file(path))
+            text = report.read_all(0).decode() if source == "-" else jsonfile.read_file(source)
+            limits = jsonfile.loads(text)
         else:
             limits = _limits(options)
         group = _group(options, args)

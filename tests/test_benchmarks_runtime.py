@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -36,7 +37,11 @@ def test_residents_are_found_by_their_words():
     word = f"/nowhere/residents-{os.getpid()}"
     assert residents("no-such-container", word) == []
     with subprocess.Popen(["sh", "-c", "read _; :", word], stdin=subprocess.PIPE) as process:
-        (found,) = residents("no-such-container", word)
+        # Popen may return before the kernel has put the new words in their place
+        until = time.monotonic() + 20
+        while not (all_found := residents("no-such-container", word)):
+            assert time.monotonic() < until
+        (found,) = all_found
         assert (found.program, found.in_container) == ("sh", False)
         assert found.pss_kib > 10
         process.communicate(b"\n")

@@ -19,6 +19,7 @@ import minicontainer
 from minicontainer import client
 from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
+from tests.bundles import alive
 from tests.roots import REPOSITORY
 
 pytestmark = [pytest.mark.root, pytest.mark.rootless]
@@ -187,12 +188,12 @@ def test_ctrl_c_gets_out_while_the_helper_is_stopped(root, stopped_helper):
 
 
 def test_stopped_helper_does_not_hold_up_the_end(root, stopped_helper):
-    workers = [f"/proc/{pid}" for pid in workers_of(stopped_helper)]
+    workers = [*map(int, workers_of(stopped_helper))]
     began = time.monotonic()
     minicontainer.helper_stop()
     assert time.monotonic() - began < 10
     assert not os.path.exists(f"/proc/{stopped_helper}")
-    assert not any(map(os.path.exists, workers))
+    assert not any(map(alive, workers))
 
 
 def test_killed_worker_takes_its_container_along(root):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -311,7 +312,11 @@ def test_update_from_a_file_and_from_stdin(running: Bundle):
     limits = json.dumps({"pids": {"limit": 66}})
     (running.directory / "limits.json").write_text(limits)
     running.call("update", "--resources", "limits.json", running.id)
-    running.call("update", "-r", "-", running.id, input=limits.replace("66", "67"))
+    # From a pipe that its writer takes some time for
+    command = shlex.join([*running.command, "update", "-r", "-", running.id])
+    slowly = f"(sleep 0.5; sed s/66/67/ limits.json) | {command}"
+    done = subprocess.run(["sh", "-c", slowly], cwd=running.directory, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
     assert "67" in [Path(group, "pids.max").read_text().strip() for group in running.groups()
                     if Path(group, "pids.max").exists()]  # fmt: skip
 

@@ -12,10 +12,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
+from minicontainer.kernel import cgroups
 from tests.bundles import FOREVER, Bundle, alive, bundle, end
 from tests.roots import ORDINARY_UID, make_busybox_root
 
@@ -205,6 +207,54 @@ def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_u
     assert bundle.left() == []
 
 
+@pytest.fixture
+def delegated(bundle: Bundle):
+    """A group of cgroup v2 that belongs to the ordinary user, as systemd's user@.service does."""
+    layout = cgroups.detect.detect()
+    if layout.kind != "v2" or "pids" not in layout.versions():
+        pytest.skip("cgroup v1 cannot be delegated to an ordinary user safely")
+    top = Path(layout.hierarchies[0].mount_point)
+    group = top / f"minicontainer-test-delegated-{bundle.id}"
+    (top / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+    group.mkdir()
+    for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
+        os.chown(path, ORDINARY_UID, ORDINARY_UID)
+    yield group
+    bundle.clean()
+    for path in (*group.rglob("*/"), group):
+        path.rmdir()
+
+
+def test_limits_in_a_delegated_group(bundle: Bundle, ordinary_user, delegated: Path):
+    """The caller is in the group that is his (the kernel lets him move processes only below a
+    common one that is his, too), so he may limit, freeze and kill what he starts below.
+    """
+    owned(bundle)
+    inner = delegated / "caller"
+    inner.mkdir()
+    os.chown(inner, ORDINARY_UID, ORDINARY_UID)
+    os.chown(inner / "cgroup.procs", ORDINARY_UID, ORDINARY_UID)
+    enter = ["sh", "-c", f'echo 0 > {inner}/cgroup.procs; exec "$@"', "sh"]
+    # By its path: busybox's shell takes its own, which knows less
+    ordinary_user[0] = shutil.which(ordinary_user[0]) or ordinary_user[0]
+    bundle.command = [*enter, *ordinary_user, *bundle.command]
+    configure(bundle, [{"containerID": 0, "hostID": ORDINARY_UID, "size": 1}])
+    bundle.config["linux"]["cgroupsPath"] = f"/{delegated.name}/{bundle.id}"
+    bundle.config["linux"]["resources"] = {"pids": {"limit": 5}, "memory": {"limit": 48 << 20}}
+    done = bundle.run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 2 & done; wait")
+    assert "can't fork" in done.stderr
+    bundle.args(*FOREVER).create()
+    bundle.call("start", bundle.id)
+    group = delegated / bundle.id
+    assert (group / "memory.max").read_text() == f"{48 << 20}\n"
+    bundle.call("update", "--pids-limit", "9", bundle.id)
+    assert (group / "pids.max").read_text() == "9\n"
+    bundle.call("pause", bundle.id)
+    assert bundle.state()["status"] == "paused"
+    bundle.call("delete", "--force", bundle.id)
+    assert not group.exists()
+
+
 # --- podman ------------------------------------------------------------------------------------
 
 
@@ -212,6 +262,8 @@ def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_u
 @pytest.mark.parametrize("ranges", ["", f"{USER}:{FIRST}:{COUNT}\n"], ids=["one id", "range"])
 def test_podman(bundle: Bundle, account, ranges):
     """podman makes the user namespace itself, and calls us in it."""
+    from tests.bench_fakes import processes_with  # not there in the guest of test_cgroups_v2_guest
+
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
     # podman refuses a runroot of more than 50 characters
@@ -243,6 +295,9 @@ def test_podman(bundle: Bundle, account, ranges):
         assert (done.returncode, done.stdout) == (7, "0\n"), done.stderr
         assert podman(*options, "--rootfs", str(root), "nope").returncode == 127
     finally:
+        until = time.monotonic() + 20  # conmon calls podman once more when the container has ended
+        while processes_with(str(directory)) and time.monotonic() < until:
+            time.sleep(0.05)
         pause = directory / "libpod/tmp/pause.pid"  # its process keeps podman's user namespace
         if pause.exists():
             end(int(pause.read_text()))

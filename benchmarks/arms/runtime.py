@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import minicontainer
@@ -118,6 +119,7 @@ class Verbs(Run):
                 ("running", [*self.base, "start", name]),
             ):
                 _call(words)
+                time.sleep(0.1)  # a program that was just executed has no memory of its own yet
                 found[state] = residents(name, self.state)
         finally:
             _call(delete)
