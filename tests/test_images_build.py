@@ -21,7 +21,7 @@ from minicontainer.images.build import build
 from minicontainer.images.errors import ImageError
 from minicontainer.images.store import Store
 from tests.image_layers import listing
-from tests.roots import COMMAND, make_busybox_root
+from tests.roots import COMMAND, ORDINARY_UID, make_busybox_root
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo ./workshop test")
 BUILD = [*COMMAND, "build"]
@@ -742,11 +742,27 @@ def test_two_builds_and_gc_at_once(context, shared, tmp_path) -> None:
         assert [(root / str(n)).read_text() for n in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
 
 
-def test_an_ordinary_user_builds(context, tmp_path, ordinary_user) -> None:
-    """With one id, or with those of /etc/subuid; as podman, but for owners that do not exist."""
-    write(context, CACHED + "RUN id -u > /id && rm -r /tree && mkdir /tree && touch /tree/new\n"
-                            "COPY --from=0 /bin/busybox /b\n")  # fmt: skip
-    write(context, (context / "Containerfile").read_text().rpartition("COPY")[0])
+@pytest.mark.parametrize("ranges", [False, True], ids=["one id", "ranges of ids"])
+def test_an_ordinary_user_builds(context, tmp_path, ordinary_user, ranges: bool) -> None:
+    """With one id, or with those of /etc/subuid: then an image's users are users."""
+    before = ["sh", "-c", 'umask 077 && exec "$@"', "sh", *ordinary_user]
+    text = CACHED + "RUN id -u > /id && rm -r /tree && mkdir /tree && touch /tree/new\n"
+    if ranges:
+        if os.geteuid() or not shutil.which("newuidmap"):
+            pytest.skip("it takes root, and newuidmap: apt install uidmap")
+        (tmp_path / "sub").write_text("somebody:400000:65536\n")
+        user = f"somebody:x:{ORDINARY_UID}:{ORDINARY_UID}::/:/bin/sh\n"
+        (tmp_path / "passwd").write_text(Path("/etc/passwd").read_text() + user)
+        for path in ("/etc/subuid", "/etc/subgid"):
+            if not os.path.exists(path):
+                pytest.skip(f"there is no {path}")
+        binds = (("sub", "/etc/subuid"), ("sub", "/etc/subgid"), ("passwd", "/etc/passwd"))
+        script = "; ".join(f"mount --bind {tmp_path}/{name} {path}" for name, path in binds)
+        before = ["unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *before]
+        text += "RUN chown -R 10 /tree\nCOPY --chown=app one.txt /home/app/\nUSER app\n"
+        text += "RUN stat -c '%u %g' /home/app/one.txt > /tree/new && id -G >> /tree/new\n"
+        text += "FROM scratch\nCOPY --from=0 /tree /tree\nCOPY --from=0 /id /\n"
+    write(context, text)
     data = tmp_path / "data"
     data.mkdir()
     data.chmod(0o777)
@@ -754,18 +770,20 @@ def test_an_ordinary_user_builds(context, tmp_path, ordinary_user) -> None:
         directory.chmod(directory.stat().st_mode | 0o055)
     (context / "tree/secret").chmod(0o644)
     (context / "tree/sub").chmod(0o755)
-    words = [*ordinary_user, "env", f"MINICONTAINER_DATA={data}", *BUILD, "-t", "app", str(context)]
-    for hit in (0, 5):
+    words = [*before, "env", f"MINICONTAINER_DATA={data}", *BUILD, "-t", "app", str(context)]
+    for again in (False, True):
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("(cached)") == hit
+        assert done.stderr.count("(cached)") == again * (10 if ranges else 5)
     store = Store(str(data / "images"))
     assert not [name for name in os.listdir(f"{store.root}/layers") if "new" in name]
     assert store.fsck() == []
     root = files(Store(str(tmp_path / "copy")), _taken(store, tmp_path / "copy"), tmp_path)
     assert (root / "id").read_text() == "0\n"
     assert os.listdir(root / "tree") == ["new"]
-    assert {path.lstat().st_uid for path in root.rglob("*")} == {os.geteuid()}
+    assert (root / "tree/new").read_text() == ("10 20\n20 30\n" if ranges else "")
+    found = {path.lstat().st_uid for path in root.rglob("*")}
+    assert found == ({0, 10} if ranges else {os.geteuid()})
 
 
 def _taken(store: Store, place: Path) -> dict:
