@@ -327,6 +327,19 @@ def test_a_command_has_no_more_rights_than_a_container(context, store, tmp_path)
     assert (root / "filter").read_text() == "Seccomp:\t2\n"
 
 
+def test_the_network_of_the_host(context, store, tmp_path) -> None:
+    """With it, RUN can fetch; without, there is a loopback alone."""
+    command = "readlink /proc/self/ns/net > /net; cp /etc/resolv.conf /names"
+    write(context, f"FROM scratch\nCOPY rootfs /\nRUN {command}\n")
+    own = os.readlink("/proc/self/ns/net")
+    for network in ("host", "none"):
+        root = files(store, build(store, str(context), network=network), tmp_path)
+        assert ((root / "net").read_text().strip() == own) == (network == "host")
+        assert (root / "etc/resolv.conf").read_text() == ""  # the image's own
+        if network == "host" and os.path.exists("/etc/resolv.conf"):
+            assert (root / "names").read_text() == Path("/etc/resolv.conf").read_text()
+
+
 def test_arguments(context, store, tmp_path) -> None:
     write(
         context,
