@@ -21,7 +21,7 @@ from minicontainer.images.build import build
 from minicontainer.images.errors import ImageError
 from minicontainer.images.store import Store
 from tests.image_layers import listing
-from tests.roots import COMMAND, make_busybox_root
+from tests.roots import COMMAND, ORDINARY_UID, make_busybox_root
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo ./workshop test")
 BUILD = [*COMMAND, "build"]
@@ -282,7 +282,7 @@ RUN <<EOF
 BEGIN { print "by awk" > "/d/awk" }
 EOF
 COPY <<EOF <<"RAW" one.txt /d/
-$A \\$A
+$A \\$A it's
 EOF
 $A
 RAW
@@ -292,7 +292,7 @@ RAW
     found = {path.name: path.read_text() for path in root.iterdir()}
     assert found == {
         "run": "expanded 1\nexpanded 2\n", "one": "expanded\n", "two": "$A\n", "awk": "by awk\n",
-        "EOF": "expanded $A\n", "RAW": "$A\n", "one.txt": "one\n",
+        "EOF": "expanded $A it's\n", "RAW": "$A\n", "one.txt": "one\n",
     }  # fmt: skip
 
 
@@ -327,6 +327,19 @@ def test_a_command_has_no_more_rights_than_a_container(context, store, tmp_path)
     assert (root / "filter").read_text() == "Seccomp:\t2\n"
 
 
+def test_the_network_of_the_host(context, store, tmp_path) -> None:
+    """With it, RUN can fetch; without, there is a loopback alone."""
+    command = "readlink /proc/self/ns/net > /net; cp /etc/resolv.conf /names"
+    write(context, f"FROM scratch\nCOPY rootfs /\nRUN {command}\n")
+    own = os.readlink("/proc/self/ns/net")
+    for network in ("host", "none"):
+        root = files(store, build(store, str(context), network=network), tmp_path)
+        assert ((root / "net").read_text().strip() == own) == (network == "host")
+        assert (root / "etc/resolv.conf").read_text() == ""  # the image's own
+        if network == "host" and os.path.exists("/etc/resolv.conf"):
+            assert (root / "names").read_text() == Path("/etc/resolv.conf").read_text()
+
+
 def test_arguments(context, store, tmp_path) -> None:
     write(
         context,
@@ -347,7 +360,7 @@ RUN echo "${TAG-unset} $TAG2" >> /args
     arguments = {"GIVEN": "g", "http_proxy": "p", "TYPO": "1"}
     made, told = steps(store, context, args=arguments)
     text = (files(store, made, tmp_path) / "args").read_text()
-    assert text == "nothing-x g unset linux unset p\nunset nothing-x\n"
+    assert text == "nothing-x g unset linux unset p\nnothing-x nothing-x\n"
     assert "no ARG takes --build-arg TYPO" in told
     _, told = steps(store, context, args={**arguments, "http_proxy": "q"})
     assert all(cached(told))  # docker's rule: a proxy changes nothing
@@ -742,11 +755,27 @@ def test_two_builds_and_gc_at_once(context, shared, tmp_path) -> None:
         assert [(root / str(n)).read_text() for n in range(4)] == ["0\n", "1\n", "2\n", "3\n"]
 
 
-def test_an_ordinary_user_builds(context, tmp_path, ordinary_user) -> None:
-    """With one id, or with those of /etc/subuid; as podman, but for owners that do not exist."""
-    write(context, CACHED + "RUN id -u > /id && rm -r /tree && mkdir /tree && touch /tree/new\n"
-                            "COPY --from=0 /bin/busybox /b\n")  # fmt: skip
-    write(context, (context / "Containerfile").read_text().rpartition("COPY")[0])
+@pytest.mark.parametrize("ranges", [False, True], ids=["one id", "ranges of ids"])
+def test_an_ordinary_user_builds(context, tmp_path, ordinary_user, ranges: bool) -> None:
+    """With one id, or with those of /etc/subuid: then an image's users are users."""
+    before = ["sh", "-c", 'umask 077 && exec "$@"', "sh", *ordinary_user]
+    text = CACHED + "RUN id -u > /id && rm -r /tree && mkdir /tree && touch /tree/new\n"
+    if ranges:
+        if os.geteuid() or not shutil.which("newuidmap"):
+            pytest.skip("it takes root, and newuidmap: apt install uidmap")
+        (tmp_path / "sub").write_text("somebody:400000:65536\n")
+        user = f"somebody:x:{ORDINARY_UID}:{ORDINARY_UID}::/:/bin/sh\n"
+        (tmp_path / "passwd").write_text(Path("/etc/passwd").read_text() + user)
+        for path in ("/etc/subuid", "/etc/subgid"):
+            if not os.path.exists(path):
+                pytest.skip(f"there is no {path}")
+        binds = (("sub", "/etc/subuid"), ("sub", "/etc/subgid"), ("passwd", "/etc/passwd"))
+        script = "; ".join(f"mount --bind {tmp_path}/{name} {path}" for name, path in binds)
+        before = ["unshare", "--mount", "sh", "-c", f'{script}; exec "$@"', "sh", *before]
+        text += "RUN chown -R 10 /tree\nCOPY --chown=app one.txt /home/app/\nUSER app\n"
+        text += "RUN stat -c '%u %g' /home/app/one.txt > /tree/new && id -G >> /tree/new\n"
+        text += "FROM scratch\nCOPY --from=0 /tree /tree\nCOPY --from=0 /id /\n"
+    write(context, text)
     data = tmp_path / "data"
     data.mkdir()
     data.chmod(0o777)
@@ -754,18 +783,20 @@ def test_an_ordinary_user_builds(context, tmp_path, ordinary_user) -> None:
         directory.chmod(directory.stat().st_mode | 0o055)
     (context / "tree/secret").chmod(0o644)
     (context / "tree/sub").chmod(0o755)
-    words = [*ordinary_user, "env", f"MINICONTAINER_DATA={data}", *BUILD, "-t", "app", str(context)]
-    for hit in (0, 5):
+    words = [*before, "env", f"MINICONTAINER_DATA={data}", *BUILD, "-t", "app", str(context)]
+    for again in (False, True):
         done = subprocess.run(words, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("(cached)") == hit
+        assert done.stderr.count("(cached)") == again * (10 if ranges else 5)
     store = Store(str(data / "images"))
     assert not [name for name in os.listdir(f"{store.root}/layers") if "new" in name]
     assert store.fsck() == []
     root = files(Store(str(tmp_path / "copy")), _taken(store, tmp_path / "copy"), tmp_path)
     assert (root / "id").read_text() == "0\n"
     assert os.listdir(root / "tree") == ["new"]
-    assert {path.lstat().st_uid for path in root.rglob("*")} == {os.geteuid()}
+    assert (root / "tree/new").read_text() == ("10 20\n20 30\n" if ranges else "")
+    found = {path.lstat().st_uid for path in root.rglob("*")}
+    assert found == ({0, 10} if ranges else {os.geteuid()})
 
 
 def _taken(store: Store, place: Path) -> dict:

@@ -143,6 +143,12 @@ def test_variables(text: str, expected: str) -> None:
     assert expand(text, a="A", b="B B", empty="") == expected
 
 
+def test_variables_of_documents() -> None:
+    file = Containerfile(b"FROM scratch")
+    text = """it's "$a" \\$a \\\\ \\" \\n ${no:-"x"}"""
+    assert file.expand(1, text, {"a": "A"}, document=True) == """it's "A" $a \\ \\" \\n x"""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -196,6 +202,7 @@ def test_wrong_variables(text: str, message: str) -> None:
         ("FROM a\nUSER", 2, "USER"),
         ("FROM a\nRUN <<E\nx\n E\n", 2, "the here-document E has no end"),
         ("FROM a\nCOPY <<E <<F /x\nE\n", 2, "the here-document F has no end"),
+        ("FROM a\nCOPY --from=x <<E /y\nE", 2, "--from together with"),
         (b"FROM a\nRUN x\nRUN \xff", 3, "not UTF-8"),
     ],
 )

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from ..runtime import jsonfile
+from ..runtime.errors import kernel_words
 from ..runtime.spec import PATH
 from . import descriptor as d
 from . import layers
 from .change import SCRIPT, Scratch, make, mount, run
 from .commit import epoch, timestamp, write_image
 from .containerfile import Containerfile, Instruction, Stage
-from .copying import Copier, Source, copy, extract, is_tar
+from .copying import Copier, Source, copy, extract, is_tar, make_directory
 from .errors import ImageError
 from .ignore import Ignore
 from .store import CHUNK, Image, Store
@@ -58,64 +59,59 @@ def build(
 
     names = [str(parse(tag)) for tag in tags]
     with store.lease() as lease, Scratch(store) as scratch:
+        directory, inside = context, False
         if context == "-":
-            context, file = _from_stdin(scratch, file)
-        path, name = _find(context, file)
-        with open(path, "rb") as opened:
-            parsed = Containerfile(opened.read(d.MAX_DOCUMENT), name)
-        with Source(context, ignored=_ignore(context, path)) as source:
-            builder = _Builder(store, lease, scratch, parsed, source, args or {}, network)
-            builder.use_cache, builder.output = cache, output
-            builder.progress = progress or builder.progress
-            try:
-                descriptor = builder.build(target)
-            finally:
-                for one in builder.opened:
-                    os.close(one.fd)
-        for name in names:
-            if store.names().get(name, {}).get("digest") != descriptor["digest"]:
-                store.tag(name, descriptor)
+            directory, file, inside = _from_stdin(scratch, file)
+        try:
+            source = Source(directory)
+        except OSError as error:
+            raise ImageError(f"{directory}: {kernel_words(error.errno or 0)}") from None
+        parsed, source.ignored = _read(source, file, inside)
+        builder = _Builder(store, lease, scratch, parsed, source, args or {}, network)
+        builder.use_cache, builder.output = cache, output
+        builder.progress = progress or builder.progress
+        descriptor = builder.build(target)
+        for full in names:
+            if store.names().get(full, {}).get("digest") != descriptor["digest"]:
+                store.tag(full, descriptor)
     return descriptor
 
 
-def _from_stdin(scratch: Scratch, file: str | None) -> tuple[str, str | None]:
-    """A directory of what standard input is, and the Containerfile in it."""
+def _from_stdin(scratch: Scratch, file: str | None) -> tuple[str, str | None, bool]:
+    """A directory of what standard input is; the Containerfile, and whether it is in there."""
     import shutil
 
     place = scratch.directory()
-    with open(f"{place}/stdin", "wb") as copy, open(0, "rb", closefd=False) as stdin:
-        shutil.copyfileobj(stdin, copy, CHUNK)
-    os.mkdir(f"{place}/context")
-    fd = os.open(f"{place}/stdin", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not is_tar(fd):
-            os.rename(f"{place}/stdin", f"{place}/-")
-            return f"{place}/context", f"{place}/-"
-        extract(fd, f"{place}/context", "standard input", owners=False)
-    finally:
-        os.close(fd)
-    return f"{place}/context", file and f"{place}/context/{posixpath.normpath('/' + file)}"
+    with open(f"{place}/-", "w+b") as copied, open(0, "rb", closefd=False) as stdin:
+        shutil.copyfileobj(stdin, copied, CHUNK)
+        copied.flush()
+        os.mkdir(f"{place}/context")
+        if not is_tar(copied.fileno()):
+            return f"{place}/context", f"{place}/-", False
+        extract(copied.fileno(), f"{place}/context", "standard input", owners=False)
+    return f"{place}/context", file, True
 
 
-def _find(context: str, file: str | None) -> tuple[str, str]:
-    for name in [file] if file else NAMES:
-        path = name if file else os.path.join(context, name)
-        if os.path.isfile(path):
-            return path, os.path.basename(path)
-    where = file or f"{context}/{NAMES[0]}"
-    raise ImageError(f"{where}: no such file", "-f FILE says where the Containerfile is")
-
-
-def _ignore(context: str, file: str) -> Ignore:
-    beside = [f"{file}.containerignore", f"{file}.dockerignore"]
-    for path in [*beside, f"{context}/.containerignore", f"{context}/.dockerignore"]:
-        try:
-            return Ignore(jsonfile.read_file(path), os.path.basename(path))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            raise ImageError(f"{path}: {error}") from None
-    return Ignore()
+def _read(context: Source, file: str | None, inside: bool) -> tuple[Containerfile, Ignore]:
+    """The Containerfile, which need not be in the context, and what is ignored."""
+    place, names = context, [file] if file else list(NAMES)
+    if file and not inside:
+        directory, name = os.path.split(os.path.realpath(file))
+        place, names = Source(directory) if os.path.isdir(directory) else context, [name]
+    for name in names:
+        data = place.read(name)
+        if data is not None:
+            break
+    else:
+        raise ImageError(f"{file or NAMES[0]}: no such file", "-f FILE says which it is")
+    suffixes = (".containerignore", ".dockerignore")
+    for where, prefix in ((place, name), (context, "")):
+        for suffix in suffixes:
+            patterns = where.read(prefix + suffix)
+            if patterns is not None:
+                text = patterns.decode(errors="surrogateescape")
+                return Containerfile(data, os.path.basename(name)), Ignore(text, prefix + suffix)
+    return Containerfile(data, os.path.basename(name)), Ignore()
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -149,6 +145,11 @@ class _Image:
         return _pairs(self.config["Env"])
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What words are expanded with."""
+        return {**self.arguments, **self.environment}
+
+    @property
     def workdir(self) -> str:
         return self.config.get("WorkingDir") or "/"
 
@@ -171,7 +172,6 @@ class _Builder:
         self.epoch = epoch()
         self.now = timestamp(self.epoch)
         self.built: dict[int, _Image] = {}
-        self.opened: list[Source] = []
         self.told: set[str] = set()
         self.log = f"{scratch.path}/log"
         self.unused = set(args) - PROXIES
@@ -180,8 +180,7 @@ class _Builder:
             "OS": platform["os"], "ARCH": platform["architecture"],
             "VARIANT": platform.get("variant", ""), "PLATFORM": d.platform_words(platform),
         }  # fmt: skip
-        self.platform = {f"{p}{key}": v for p in ("TARGET", "BUILD") for key, v in words.items()}
-        self.globals: dict[str, str] = dict(self.platform)
+        self.globals = {f"{p}{key}": v for p in ("TARGET", "BUILD") for key, v in words.items()}
 
     # --- stages -------------------------------------------------------------------------------
 
@@ -225,7 +224,9 @@ class _Builder:
         earlier = self._number(name.lower(), number)
         if earlier is not None and self.file.stages[earlier].name == name.lower():
             base = self._stage(earlier)
-            return _Image(base.document, base.layers)
+            image = _Image(base.document, base.layers)
+            image.arguments.update(base.arguments)
+            return image
         if name == "scratch":
             config = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
             empty = {"config": config, "rootfs": {"type": "layers", "diff_ids": []}}
@@ -246,8 +247,6 @@ class _Builder:
 
     def _finish(self, image: _Image) -> dict:
         document = image.document
-        if not any(image.config.values()):
-            document["config"] = {}
         steps = [{**one, "created": ""} for one in document["history"]]
         key = self._key("image", {**document, "created": "", "history": steps}, image.layers)
         found = self._cached(key)
@@ -289,10 +288,13 @@ class _Builder:
                 if not found:
                     found = self._change(image, work, one)
                     self._remember(key, found)
+            except OSError as error:
+                what = f"{one.text[:200]}: {kernel_words(error.errno or 0)}"
+                raise self.file.error(one.line, what) from None
             except ImageError as error:
                 if error.message.startswith(f"{self.file.name}:"):
                     raise
-                what = f"{one.text.partition(chr(10))[0][:200]}: {error.message}"
+                what = f"{one.text[:200]}: {error.message}"
                 raise self.file.error(one.line, what, error.hint, error.exit_code) from None
             step = {"created": found["created"], "created_by": one.text}
             if found["layer"]:
@@ -327,12 +329,10 @@ class _Builder:
         return {**found, "created": self.now, "needs": needs}
 
     def _words(self, image: _Image, one: Instruction) -> list[str]:
-        variables = {**image.arguments, **image.environment}
-        return [self.file.expand(one.line, word, variables) for word in one.words]
+        return [self.file.expand(one.line, word, image.variables) for word in one.words]
 
     def _flag(self, image: _Image, one: Instruction, name: str) -> str:
-        variables = {**image.arguments, **image.environment}
-        return self.file.expand(one.line, one.flags.get(name, ""), variables)
+        return self.file.expand(one.line, one.flags.get(name, ""), image.variables)
 
     def _declare(self, one: Instruction, into: dict[str, str], variables: dict[str, str]) -> None:
         """ARG."""
@@ -349,7 +349,7 @@ class _Builder:
     def _configure(self, image: _Image, one: Instruction) -> None:
         config, words = image.config, one.words
         if one.name == "ARG":
-            return self._declare(one, image.arguments, {**image.arguments, **image.environment})
+            return self._declare(one, image.arguments, image.variables)
         if one.name in ("CMD", "ENTRYPOINT", "SHELL"):
             if not one.exec and words:
                 words = [*config.get("Shell", SHELL), *words]
@@ -393,15 +393,14 @@ class _Builder:
         image.config["WorkingDir"] = path
 
         def work(root: str) -> int:
-            with Source(root) as target:
-                os.close(Copier(Ignore(), None, None, target.fd).make(path))
+            make_directory(root, path)
             return 0
 
         return [path], work
 
     def _run(self, image: _Image, one: Instruction, number: int):
         proxies = {name: value for name, value in self.args.items() if name in PROXIES}
-        env = {"PATH": PATH, **image.arguments, **image.environment}
+        env = {"PATH": PATH, **image.variables}
         args = one.words if one.exec else [*image.config.get("Shell", SHELL), *one.words]
         script = one.heredocs[0][1] if one.heredocs and one.words[0].startswith("#!") else ""
         if script:
@@ -409,8 +408,7 @@ class _Builder:
         user = image.config.get("User", "")
 
         def work(root: str) -> int:
-            with Source(root) as target:
-                os.close(Copier(Ignore(), None, None, target.fd).make(image.workdir))
+            make_directory(root, image.workdir)
             place = self.scratch.directory()
             output = self.output
             if output is None:
@@ -432,16 +430,21 @@ class _Builder:
         bits = int(mode, 8) if mode else None
         if one.name == "ADD" and any("://" in p or p.startswith("git@") for p in patterns):
             raise ImageError("what is not in the context is not supported", "RUN can fetch it")
-        written = self._written(image, one) if one.heredocs else []
-        patterns = [p for p in patterns if not (written and p.lstrip("0123456789")[:2] == "<<")]
+        written = self._written(image, one) if one.heredocs else None
+        if written:
+            patterns = [p for p in patterns if not p.lstrip("0123456789").startswith("<<")]
         lowers: list[str] = []
         default: tuple[int, int] | None = (0, 0)
         from_ = one.flags.get("from")
+
+        def files(source: Source) -> list[tuple[Source, str]]:
+            documents = written.find("*") if written else []
+            return [*documents, *(found for p in patterns for found in source.find(p))]
+
         if from_ is None:
-            jobs = [*written, *self._jobs(self.context, patterns)]
-            known = Copier(self.context.ignored, default, None)
-            copy(jobs, known, to, into)
-            content = known.digest
+            seen = Copier(self.context.ignored, default, None)
+            copy(files(self.context), seen, to, into)
+            content = seen.digest
         else:
             earlier = self._number(from_.lower(), number)
             other = self._foreign(one.line, from_) if earlier is None else self._stage(earlier)
@@ -449,22 +452,18 @@ class _Builder:
 
         def work(root: str) -> int:
             place = self.scratch.directory()
+            source = self.context if from_ is None else Source(mount(lowers, place)[0], True)
+            target = Source(root)
             ids = owner_of(root, owner) if owner else default
-            with Source(root) as target:
-                copier = Copier(self.context.ignored, ids, bits, target.fd)
-                if from_ is not None:
-                    shown, _, _ = mount(lowers, place)
-                    with Source(shown, in_root=True) as source:
-                        found = [*written, *self._jobs(source, patterns)]
-                        many = into or len(found) > 1 or copier.is_directory(to)
-                        copy(found, Copier(source.ignored, ids, bits, target.fd), to, many)
-                    return 0
-                many = into or len(jobs) > 1 or copier.is_directory(to)
-                extracted = None
-                if one.name == "ADD":
-                    extracted = Copier(Ignore(), ids if owner else None, bits, target.fd)
-                copy(jobs, copier, to, many, place, extracted)
-            if one.name == "COPY" and copier.digest != content:
+            copier = Copier(source.ignored, ids, bits, target.fd)
+            found = files(source)
+            many = into or len(found) > 1 or copier.is_directory(to)
+            if one.name == "ADD":
+                extracted = Copier(Ignore(), ids if owner else None, bits, target.fd)
+                copy(found, copier, to, many, place, extracted)
+                return 0
+            copy(found, copier, to, many)
+            if from_ is None and copier.digest != content:
                 raise ImageError("the context was changed while it was copied")
             return 0
 
@@ -472,19 +471,13 @@ class _Builder:
 
     _add = _copy
 
-    def _jobs(self, source: Source, patterns: list[str]) -> list[tuple[Source, str]]:
-        return [(source, path) for pattern in patterns for path in source.find(pattern)]
-
-    def _written(self, image: _Image, one: Instruction) -> list[tuple[Source, str]]:
-        """Here-documents as files of a source of their own."""
+    def _written(self, image: _Image, one: Instruction) -> Source:
+        """Here-documents as files."""
         place = self.scratch.directory()
-        variables = {**image.arguments, **image.environment}
-        source = Source(place)
-        self.opened.append(source)
         for name, content, expand in one.heredocs:
             if expand:
-                content = self.file.expand(one.line, content, variables)
+                content = self.file.expand(one.line, content, image.variables, document=True)
             with open(f"{place}/{posixpath.basename(name)}", "w") as file:
                 file.write(content)
-            os.chmod(f"{place}/{posixpath.basename(name)}", 0o644)
-        return [(source, posixpath.basename(name)) for name, _, _ in one.heredocs]
+                os.fchmod(file.fileno(), 0o644)
+        return Source(place)

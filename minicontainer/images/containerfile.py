@@ -158,6 +158,8 @@ class Containerfile:
             raise self.error(line, "SHELL takes a JSON list of strings")
         if one.name in ("ADD", "COPY", "RUN") and not one.exec:
             self._read_heredocs(one, rest)
+        if "from" in one.flags and one.heredocs:
+            raise self.error(line, "COPY: --from together with a here-document is not supported")
         every = [*one.words, *one.flags.values(), *(content for _, content, _ in one.heredocs)]
         if any("\0" in word or re.search("[\ud800-\udfff]", word) for word in every):
             raise self.error(line, f"{one.name}: a NUL or half a character in a word")
@@ -249,10 +251,15 @@ class Containerfile:
             word += char
         return [*words, word] if word else words
 
-    def expand(self, line: int, text: str, variables: dict[str, str]) -> str:
-        """A word without its quotes and escapes, variables replaced; may raise ImageError."""
+    def expand(
+        self, line: int, text: str, variables: dict[str, str], document: bool = False
+    ) -> str:
+        """A word without its quotes and escapes, variables replaced; may raise ImageError.
+
+        In a document, as the shell has it, quotes are text.
+        """
         try:
-            return self._expand(text, 0, "", variables)[0]
+            return self._expand(text, 0, "\0" * document, variables)[0]
         except (ValueError, RecursionError) as error:
             what = error if isinstance(error, ValueError) else "nested too deep"
             raise self.error(line, f"{text[:60]!a}: {what}") from None
@@ -260,14 +267,14 @@ class Containerfile:
     def _expand(self, text: str, at: int, stop: str, variables: dict[str, str]) -> tuple[str, int]:
         """From a position up to the character `stop`; returns the text and the position after."""
         found = ""
-        quoted = stop == '"'
+        quoted = stop in ('"', "\0")
         while at < len(text):
             char = text[at]
             at += 1
             if char == stop:
                 return found, at
             if char == self.escape:
-                if quoted and text[at : at + 1] not in ('"', "$", self.escape):
+                if quoted and text[at : at + 1] not in (stop, "$", self.escape):
                     found += char
                 found += text[at : at + 1]
                 at += 1
@@ -277,15 +284,15 @@ class Containerfile:
                     raise ValueError("a ' without its end")
                 found += text[at:end]
                 at = end + 1
-            elif char in ('"', "$"):
-                part, at = (
-                    self._variable(text, at, variables) if char == "$"
-                    else self._expand(text, at, '"', variables)
-                )  # fmt: skip
+            elif char == "$":
+                part, at = self._variable(text, at, variables)
+                found += part
+            elif char == '"' and not quoted:
+                part, at = self._expand(text, at, '"', variables)
                 found += part
             else:
                 found += char
-        if stop:
+        if stop not in ("", "\0"):
             raise ValueError(f"{stop} is missing")
         return found, at
 

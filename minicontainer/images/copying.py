@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from ..kernel import mounts
 from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from ..runtime.errors import kernel_words
 from . import rootless
 from .errors import ImageError
 from .ignore import Ignore, translate
@@ -27,39 +28,49 @@ PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Source:
-    """The directory that files come from.
+    """The directory that files come from; raises OSError.
 
-    fd       a descriptor of it
+    fd       a descriptor of it, closed with the object
     in_root  absolute symlinks are the image's own; else none may lead out
     ignored  what is not there for us
     """
 
-    def __init__(self, path: str, in_root: bool = False, ignored: Ignore | None = None) -> None:
+    fd = -1
+
+    def __init__(self, path: str, in_root: bool = False) -> None:
         self.fd = os.open(path, DIRECTORY)
-        self.ignored = ignored or Ignore()
+        self.ignored = Ignore()
         self._resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_IN_ROOT if in_root else RESOLVE_BENEATH)
 
-    def __enter__(self) -> Source:
-        return self
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
 
-    def __exit__(self, *_) -> None:
-        os.close(self.fd)
-
-    def open(self, path: str) -> int:
-        """An O_PATH descriptor of a file; symlinks are followed."""
+    def open(self, path: str, flags: int = os.O_PATH) -> int:
+        """A descriptor of a file; symlinks are followed. Raises ImageError."""
         try:
-            return openat2(self.fd, path, os.O_PATH | os.O_CLOEXEC, self._resolve)
+            return openat2(self.fd, path, flags | os.O_CLOEXEC, self._resolve)
         except OSError as error:
-            what = (
-                "leads out of the context" if error.errno == 18 else os.strerror(error.errno or 0)
-            )
-            raise ImageError(f"{path!a}: {what.lower()}") from None
+            number = error.errno or 0
+            what = "leads out of the context" if number == errno.EXDEV else kernel_words(number)
+            raise ImageError(f"{path!a}: {what}") from error
 
-    def find(self, pattern: str) -> list[str]:
-        """The paths that a source of COPY means, without a slash at the beginning."""
+    def read(self, path: str) -> bytes | None:
+        """A regular file's content, or None when there is none. Raises ImageError."""
+        try:
+            fd = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except ImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        with open(fd, "rb") as file:
+            return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
+
+    def find(self, pattern: str) -> list[tuple[Source, str]]:
+        """This, and each path in it that a source of COPY means. Raises ImageError."""
         path = posixpath.normpath(f"/{pattern}").lstrip("/") or "."
         if not any(char in path for char in "*?["):
-            return [path]
+            return [(self, path)]
         while "**" in path:  # only .dockerignore knows it
             path = path.replace("**", "*")
         try:
@@ -76,7 +87,13 @@ class Source:
                 directories.clear()
         if not found:
             raise ImageError(f"{pattern!a}: nothing in the context fits, or all is ignored")
-        return sorted(found, key=os.fsencode)
+        return [(self, one) for one in sorted(found, key=os.fsencode)]
+
+
+def make_directory(root: str, path: str) -> None:
+    """Make a directory, root's own, in a root file system, and what is missing above it."""
+    target = Source(root)
+    os.close(Copier(Ignore(), None, None, target.fd).make(path))
 
 
 def copy(
@@ -98,8 +115,8 @@ def copy(
                 unpacked = f"{archives}/{path.replace('/', '_')}"
                 os.mkdir(unpacked)
                 extract(fd, unpacked, path, rootless.has_other_ids())
-                with Source(unpacked) as inner:
-                    extracted.add(inner.fd, "", to)
+                inner = Source(unpacked)
+                extracted.add(inner.fd, "", to)
                 continue
             name = posixpath.basename(path)
             inside = "" if path == "." else path
@@ -165,7 +182,7 @@ class Copier:
         except (OSError, RecursionError) as error:
             number = getattr(error, "errno", 0)
             hint = "more ids in /etc/subuid and /etc/subgid" if number == errno.EINVAL else ""
-            what = os.strerror(number).lower() if number else "nested too deep"
+            what = kernel_words(number) if number else "nested too deep"
             raise ImageError(f"{inside or '.'!a} to {to!a}: {what}", hint) from None
 
     def is_directory(self, path: str) -> bool:

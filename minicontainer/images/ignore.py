@@ -60,7 +60,8 @@ def translate(pattern: str) -> str:
             if end < 0:
                 raise re.error("[ without its end")
             negated = pattern[at] == "^"
-            members = pattern[at + negated : end].replace("\\", "\\\\").replace("[", "\\[")
+            members = re.sub(r"([^\w-])", r"\\\1", pattern[at + negated : end])
+            members = members.replace("--", "-\\-")
             found += f"[{'^/' * negated}{members}]"
             at = end + 1
         elif char == "\\":

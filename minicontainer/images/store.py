@@ -4,6 +4,7 @@
     blobs/sha256/<hex>       everything, by the digest of its content; never changed, only added
     ingest/                  blobs that are being written, or were broken off (kept for resuming)
     layers/<hex>/            layers unpacked, by diffID (see `unpack`)
+    cache/<hex>              which layer came of a step of a build before (see `build`)
     leases/                  what a running process, or a container, needs though no name says so
     lock                     flock(2)'d by whoever changes index.json or collects garbage
 

@@ -266,7 +266,10 @@ class _Tree:
             os.close(fd)
 
     def finish_implicit(self) -> None:
-        """Directories of which the tar tells nothing, "/" too (see layers.root_layer): no time."""
+        """Directories of which the tar tells nothing, "/" too (see layers.root_layer).
+
+        They have no time, and a mode that does not depend on the caller's umask.
+        """
         for path in [*self.implicit, b""]:
             try:
                 fd = self.parent(path, make=False)
@@ -274,7 +277,9 @@ class _Tree:
                 self.implicit.remove(path)  # a later entry replaced it
                 continue
             if path not in self.directories:
-                os.utime(b"/proc/self/fd/%d" % fd, ns=(0, 0))  # O_PATH alone cannot do it
+                named = b"/proc/self/fd/%d" % fd  # O_PATH alone cannot do it
+                os.chmod(named, 0o755)
+                os.utime(named, ns=(0, 0))
 
     def special(self, entry: Entry) -> tuple[int, int]:
         if entry.kind == FIFO:
