@@ -155,7 +155,8 @@ def run(
     linux["seccomp"] = default_profile(capabilities.DOCKER_DEFAULT)
     if rootless.overlay_prefix().startswith("user."):
         # In the user namespace we are root, but not the host's: the container has one in it
-        linux["namespaces"].append({"type": "user"})
+        if {"type": "user"} not in linux["namespaces"]:
+            linux["namespaces"].append({"type": "user"})
         linux["uidMappings"], linux["gidMappings"] = rootless.own_maps()
         config["mounts"] = spec.mounts(True, network)
     with open(f"{place}/hosts", "w") as hosts:

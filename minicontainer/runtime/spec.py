@@ -44,16 +44,15 @@ def default(
         env={"PATH": PATH, "HOSTNAME": hostname, "HOME": "/root" if uid == 0 else "/",
              **(env or {})},
         cwd=cwd, user={"uid": uid, "gid": gid}, read_only=read_only, network=network,
-        uid_maps=[_mapping(os.geteuid())], gid_maps=[_mapping(os.getegid())],
+        rootless=rootless, uid_maps=[_mapping(os.geteuid())], gid_maps=[_mapping(os.getegid())],
     )  # fmt: skip
 
 
 def configuration(
     root: str, args, *, hostname: str, env: dict[str, str], cwd: str, user: dict, read_only: bool,
-    network: str, uid_maps: list[dict], gid_maps: list[dict],
+    network: str, rootless: bool, uid_maps: list[dict], gid_maps: list[dict],
 ) -> dict:  # fmt: skip
-    """The same from its parts; the maps are used without root's power only."""
-    rootless = os.geteuid() != 0
+    """The same from its parts; rootless: with a user namespace, which has these maps."""
     kinds = namespaces.available()
     if not rootless:
         kinds.remove("user")
