@@ -67,8 +67,8 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
         f"{directory}/rootfs", command(told, options["entrypoint"], words),
         hostname=hostname, env=_environment(told, hostname, options),
         cwd=os.path.join("/", options["workdir"] or told.get("WorkingDir") or "/"), user=user,
-        read_only=options["read_only"], network=network, rootless=os.geteuid() != 0, uid_maps=uid_maps,
-        gid_maps=gid_maps,
+        read_only=options["read_only"], network=network, rootless=os.geteuid() != 0,
+        uid_maps=uid_maps, gid_maps=gid_maps,
     )  # fmt: skip
     process, linux = config["process"], config["linux"]
     process["env"] = home.add(process["env"], accounts, user["uid"])
