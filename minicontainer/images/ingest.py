@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 
 from .errors import ImageError
+from .leases import lock_if_there
 from .store import CHUNK, Store
 
 
@@ -52,13 +52,8 @@ def ingest(store: Store, source, digest: str | None, size: int | None, offset: i
 def _open_locked(path: str) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(fd)):
-                return fd
-        except FileNotFoundError:
-            pass  # renamed or removed by whom we waited for
-        os.close(fd)
+        if lock_if_there(fd, path):
+            return fd
 
 
 def _write(fd: int, source, digest: str | None, size: int | None, offset: int) -> str:

@@ -8,13 +8,13 @@ layers below decide. Such a layer is kept by its chain id, which names the layer
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 
 from ..kernel import syscalls
 from . import rootless
 from .errors import ImageError
+from .leases import lock_if_there
 from .rootless import OVERLAY_XATTR
 from .store import Image, Store
 
@@ -130,13 +130,8 @@ def make_locked(directory: str) -> int:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        try:
-            if os.path.samestat(os.stat(directory), os.fstat(fd)):
-                return fd
-        except FileNotFoundError:
-            pass  # renamed or removed by whom we waited for
-        os.close(fd)
+        if lock_if_there(fd, directory):
+            return fd
 
 
 def _take_metadata(directory: str, path: bytes, below: list[str]) -> None:

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from .store import Store
 
 
+def lock_if_there(fd: int, path: str) -> bool:
+    """Wait for the lock of the file that was opened at `path`.
+
+    False, and it is closed, when it is another's by then: whoever we waited for has renamed or
+    removed it.
+    """
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        if os.path.samestat(os.stat(path), os.fstat(fd)):
+            return True
+    except FileNotFoundError:
+        pass
+    os.close(fd)
+    return False
+
+
 class Lock:
     """Held by one process and one thread of it at a time; the same thread may nest it."""
 

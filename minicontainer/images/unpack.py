@@ -227,16 +227,17 @@ class _Tree:
                 for offset, length in entry.extents:
                     os.lseek(fd, offset, os.SEEK_SET)
                     _write(fd, stream, length)
-            self.own(fd, entry)
-            os.fchmod(fd, entry.mode)
-            _set_xattrs(fd, entry)
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
+            self.describe(fd, entry)
         finally:
             os.close(fd)
 
-    def own(self, fd: int, entry: Entry) -> None:
+    def describe(self, fd: int, entry: Entry) -> None:
+        """Owner before mode, which a change of owner would take setuid from; the time last."""
         if self.owners and (entry.uid, entry.gid) != self.me:
             os.fchown(fd, entry.uid, entry.gid)
+        os.fchmod(fd, entry.mode)
+        _set_xattrs(fd, entry)
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def set_metadata(self, parent: int, name: bytes, entry: Entry) -> None:
         if self.owners and (entry.uid, entry.gid) != self.me:
@@ -258,10 +259,7 @@ class _Tree:
                 return
             raise
         try:
-            self.own(fd, entry)
-            os.fchmod(fd, entry.mode)
-            _set_xattrs(fd, entry)
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
+            self.describe(fd, entry)
         finally:
             os.close(fd)
 

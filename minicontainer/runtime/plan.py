@@ -230,15 +230,10 @@ def _mount(mount: dict, bundle: str, group, own_cgroup: bool):
     if mount.get("type") not in ("cgroup", "cgroup2") or "bind" in mount.get("options", ()):
         yield steps_files.Mount(mount, bundle)
         return
-    flags, _, _ = mounts.parse_options(mount.get("options", ()))
-    read_only = bool(flags & MS_RDONLY)
-    if group is None or not group.directories:
-        words = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
-        mount = {**mount, "type": "bind", "source": "/sys/fs/cgroup", "options": words}
-        yield steps_files.Mount(mount, bundle)
-        return
     from ..kernel import cgroups
 
+    flags, _, _ = mounts.parse_options(mount.get("options", ()))
+    read_only = bool(flags & MS_RDONLY)
     made, links = cgroups.container_mounts(group, own_cgroup, mount["destination"], read_only)
     for one in made:
         yield steps_files.Mount(one, bundle)

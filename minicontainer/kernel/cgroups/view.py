@@ -8,19 +8,19 @@ _OPTIONS = ["nosuid", "noexec", "nodev", "relatime"]
 
 
 def container_mounts(
-    group: Group, own_namespace: bool, destination: str = "/sys/fs/cgroup",
+    group: Group | None, own_namespace: bool, destination: str = "/sys/fs/cgroup",
     read_only: bool = True,
 ) -> tuple[list[dict], list[tuple[str, str]]]:  # fmt: skip
     """(mounts, in their order; symlinks as (target, path)) for an OCI mount of type "cgroup".
 
     own_namespace  a new mount shows the container's group as the topmost (cgroup_namespaces(7));
                    without, the host's directories of the group are bound, which looks the same
-    A group that this user may not make is not there to be bound: then it is all of the host's,
-    read-only.
+    A container without a group, or with one that this user may not make and that is therefore not
+    there to be bound, sees all of the host's, read-only.
     v1 is a directory for each hierarchy on a tmpfs, and a link for each of several controllers that
     are mounted together: cpu -> cpu,cpuacct.
     """
-    if not own_namespace and not group.can_create():  # an ordinary user's: there is none to show
+    if not group or not group.directories or not (own_namespace or group.can_create()):
         options = ["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]
         whole = {"destination": destination, "type": "bind", "source": "/sys/fs/cgroup"}
         return [{**whole, "options": options}], []
