@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer.doctor import enter, in_child
-from minicontainer.kernel import capabilities, mounts, namespaces, syscalls
+from minicontainer.kernel import capabilities, clib, mounts, namespaces, syscalls
 
 
 def test_flags_are_shown_by_the_kernels_names():
@@ -39,6 +40,33 @@ def test_the_trace_point_sees_results_and_failures(monkeypatch):
     assert seen[0][1] == old
     assert isinstance(seen[1][1], OSError)
     assert all(start <= end for _, _, start, end in seen)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (clib.INT, ctypes.c_int), (clib.LONG, ctypes.c_long), (clib.ULONG, ctypes.c_ulong),
+        (clib.UINT32, ctypes.c_uint32), (clib.UINT64, ctypes.c_uint64),
+    ],
+)  # fmt: skip
+def test_types_are_those_of_ctypes(ours, theirs):
+    assert clib.sizeof(ours) == ctypes.sizeof(theirs)
+    for value in (0, 1, -1, 1 << 31, 1 << 63):
+        assert bytes((ours * 2)(value, 7)) == bytes((theirs * 2)(value, 7))
+
+
+def test_strings_and_memory_are_those_of_ctypes():
+    length, compare = (
+        clib.function("strlen", clib.STRING),
+        clib.function("memcmp", *[clib.POINTER] * 3),
+    )
+    assert length("é".encode()) == 2
+    here, content = clib.buffer(b"ab\0c", 6), bytearray(b"ab\0c\0\0")
+    assert compare(clib.addressof(here), clib.addressof(clib.view(content)), 6) == 0
+    content[5] = 1
+    assert compare(clib.addressof(here), clib.addressof(clib.view(content)), 6) != 0
+    with pytest.raises(OSError, match="no_such_function"):
+        clib.function("no_such_function")
 
 
 @pytest.mark.rootless

@@ -55,6 +55,19 @@ def test_order_that_the_kernel_wants(described):
     assert places == sorted(places)
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("kinds", [{"pid": "/proc/1/ns/pid"}, {"pid": "/x", "user": "/y"}])
+def test_nobody_in_a_joined_pid_namespace_can_look_into_init(tmp_path, kinds):
+    (tmp_path / "x").touch()
+    config = spec.default(tmp_path, ["sh"])
+    config["linux"]["namespaces"] = [
+        {"type": kind, "path": path} for kind, path in {"mount": "", **kinds}.items()
+    ]
+    order = names(plan.describe(plan.build(config)))
+    assert order.count("not dumpable") == 1
+    assert order[order.index("not dumpable") + 1] == "fork"
+
+
 def test_explain_needs_no_privilege(root, ordinary_user):
     done = subprocess.run(
         [*ordinary_user, *COMMAND, "explain", "--rootfs", root, "sh"],

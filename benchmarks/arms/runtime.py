@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -54,8 +53,8 @@ class Run(BundleArm):
 
     def __init__(self, runtime: str, root: str) -> None:
         if runtime == OURS:
-            self.tool = sys.executable
-            command = [self.tool, "-I", "-S", os.path.join(PACKAGE, "runtime_main.py")]
+            self.tool = os.path.join(PACKAGE, OURS)  # the launcher: what engines are told to call
+            command = [self.tool]
             version = minicontainer.__version__
         else:
             self.tool = installed(runtime)

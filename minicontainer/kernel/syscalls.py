@@ -1,4 +1,4 @@
-"""System calls, and nothing else: the only place in the package that knows ctypes.
+"""System calls, and nothing else: the only place in the package that calls C.
 
 Each call is declared once, below. Every one of them
 
@@ -14,10 +14,11 @@ kernel's names; numbers of system calls are those that are equal on x86-64 and a
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from time import monotonic_ns
+
+from . import clib
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
@@ -213,25 +214,9 @@ class Syscall:
         return result
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _c(name: str, *argtypes):
-    """A function of the C library that returns -1 and sets errno on failure."""
-    function = getattr(_libc, name)
-    function.argtypes = argtypes
-
-    def call(*args):
-        result = function(*[os.fsencode(a) if isinstance(a, str) else a for a in args])
-        if result == -1:
-            raise OSError(ctypes.get_errno(), name)
-        return result
-
-    return call
-
-
+_c = clib.raising
 _syscall = _c("syscall")
-_INT, _ULONG, _STR, _PTR = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
+_INT, _ULONG, _STR, _PTR = clib.INT, clib.ULONG, clib.STRING, clib.POINTER
 
 
 def _number(number: int):
@@ -247,11 +232,11 @@ def _number(number: int):
 
 unshare = Syscall("unshare", _c("unshare", _INT), flags=_Flags("CLONE_"))
 setns = Syscall("setns", _c("setns", _INT, _INT), fd=str, nstype=_Flags("CLONE_"))
-_sethostname = _c("sethostname", _STR, ctypes.c_size_t)
+_sethostname = _c("sethostname", _STR, _ULONG)
 sethostname = Syscall(
     "sethostname", lambda name: _sethostname(name, len(os.fsencode(name))), name=repr
 )
-_setdomainname = _c("setdomainname", _STR, ctypes.c_size_t)
+_setdomainname = _c("setdomainname", _STR, _ULONG)
 setdomainname = Syscall(
     "setdomainname", lambda name: _setdomainname(name, len(os.fsencode(name))), name=repr
 )
@@ -315,22 +300,12 @@ def _write_file(path: str, text: str) -> int:
 write_file = Syscall("write", _write_file, file=repr, text=repr)
 
 
-class _OpenHow(ctypes.Structure):
-    """`struct open_how` of openat2(2)."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
 _openat2_number = _number(SYS_OPENAT2)
 
 
 def _openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-    return _openat2_number(dirfd, path, ctypes.byref(how), ctypes.sizeof(how))
+    how = (clib.UINT64 * 3)(flags | os.O_CLOEXEC, 0, resolve)  # struct open_how: the second is mode
+    return _openat2_number(dirfd, path, clib.byref(how), clib.sizeof(how))
 
 
 openat2 = Syscall(
@@ -342,8 +317,8 @@ _fstatfs_buffer = _c("fstatfs", _INT, _PTR)
 
 
 def _fstatfs(fd: int) -> int:
-    buffer = (ctypes.c_long * 32)()  # struct statfs; f_type comes first
-    _fstatfs_buffer(fd, ctypes.addressof(buffer))
+    buffer = (clib.LONG * 32)()  # struct statfs; f_type comes first
+    _fstatfs_buffer(fd, clib.addressof(buffer))
     return buffer[0]
 
 
@@ -370,9 +345,9 @@ _mount_setattr_number = _number(SYS_MOUNT_SETATTR)
 
 
 def _mount_setattr(fd: int, path: str, flags: int, on: int, off: int, propagation: int) -> int:
-    attributes = (ctypes.c_uint64 * 4)(on, off, propagation, 0)  # struct mount_attr
-    size = ctypes.sizeof(attributes)
-    return _mount_setattr_number(fd, path, flags, ctypes.byref(attributes), size)
+    attributes = (clib.UINT64 * 4)(on, off, propagation, 0)  # struct mount_attr
+    size = clib.sizeof(attributes)
+    return _mount_setattr_number(fd, path, flags, clib.byref(attributes), size)
 
 
 mount_setattr = Syscall(
@@ -392,23 +367,23 @@ _capget = _c("capget", _PTR, _PTR)
 
 
 def _capability_header():
-    return (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    return (clib.UINT32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
 
 
 def _capget_all() -> tuple[int, int, int]:
-    data = (ctypes.c_uint32 * 6)()
+    data = (clib.UINT32 * 6)()
     header = _capability_header()
-    _capget(ctypes.addressof(header), ctypes.addressof(data))
+    _capget(clib.addressof(header), clib.addressof(data))
     return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
 
 
 def _capset_all(effective: int, permitted: int, inheritable: int) -> int:
     header = _capability_header()
-    data = (ctypes.c_uint32 * 6)(
+    data = (clib.UINT32 * 6)(
         *[value >> shift & 0xFFFFFFFF
           for shift in (0, 32) for value in (effective, permitted, inheritable)]
     )  # fmt: skip
-    return _capset(ctypes.addressof(header), ctypes.addressof(data))
+    return _capset(clib.addressof(header), clib.addressof(data))
 
 
 capget = Syscall("capget", _capget_all)  # effective, permitted, inheritable
@@ -419,12 +394,11 @@ kill = Syscall("kill", os.kill, pid=str, sig=str)
 
 
 def _fork_by(number: int, *arguments) -> int:
-    # What os.fork does around fork(2), with another call instead. PyDLL keeps Python's lock
-    python = ctypes.PyDLL(None, use_errno=True)
-    python.PyOS_BeforeFork()
-    pid = python.syscall(_ULONG(number), *arguments)
-    failure = ctypes.get_errno()
-    (python.PyOS_AfterFork_Parent if pid else python.PyOS_AfterFork_Child)()
+    # What os.fork does around fork(2), with another call instead
+    clib.python_function("PyOS_BeforeFork")()
+    pid = clib.python_function("syscall")(_ULONG(number), *arguments)
+    failure = clib.get_errno()
+    clib.python_function("PyOS_AfterFork_Parent" if pid else "PyOS_AfterFork_Child")()
     if pid == -1:
         raise OSError(failure, "clone")
     return pid
@@ -432,11 +406,11 @@ def _fork_by(number: int, *arguments) -> int:
 
 def _clone(flags: int, cgroup_fd: int) -> int:
     # A process that is born in a v2 group needs no move, for which the kernel waits some 10 ms.
-    arguments = (ctypes.c_uint64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
+    arguments = (clib.UINT64 * 11)()  # struct clone_args: flags first, exit_signal the fifth
     arguments[0], arguments[4] = flags, 17  # SIGCHLD
     if cgroup_fd >= 0:
         arguments[0], arguments[10] = flags | CLONE_INTO_CGROUP, cgroup_fd
-    return _fork_by(SYS_CLONE3, ctypes.byref(arguments), _ULONG(88))
+    return _fork_by(SYS_CLONE3, clib.byref(arguments), _ULONG(88))
 
 
 def _fork_sibling() -> int:
@@ -450,8 +424,8 @@ _prlimit = _c("prlimit", _INT, _INT, _PTR, _PTR)
 
 
 def _set_rlimit(pid: int, resource: int, soft: int, hard: int) -> int:
-    limit = (ctypes.c_uint64 * 2)(soft, hard)  # struct rlimit
-    return _prlimit(pid, resource, ctypes.addressof(limit), None)
+    limit = (clib.UINT64 * 2)(soft, hard)  # struct rlimit
+    return _prlimit(pid, resource, clib.addressof(limit), None)
 
 
 prlimit = Syscall("prlimit", _set_rlimit, pid=str, resource=str, soft=str, hard=str)
@@ -462,9 +436,9 @@ _seccomp_number = _number(SYS_SECCOMP)
 
 def _seccomp(operation: int, flags: int, program: bytes) -> int:
     # struct sock_fprog: how many instructions, and where
-    where = ctypes.create_string_buffer(program, len(program))
-    filter_ = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(where))
-    return _seccomp_number(operation, flags, ctypes.byref(filter_))
+    where = clib.buffer(program, len(program))
+    filter_ = (clib.UINT64 * 2)(len(program) // 8, clib.addressof(where))
+    return _seccomp_number(operation, flags, clib.byref(filter_))
 
 
 seccomp = Syscall(
@@ -477,8 +451,8 @@ _bpf_number = _number(SYS_BPF)
 
 def _bpf(command: int, layout: str, *values) -> int:
     """`union bpf_attr` from struct's `layout` of values; a bytearray stands for its address."""
-    kept = [(ctypes.c_char * len(v)).from_buffer(v) for v in values if isinstance(v, bytearray)]
-    addresses = iter([ctypes.addressof(buffer) for buffer in kept])
+    kept = [clib.view(value) for value in values if isinstance(value, bytearray)]
+    addresses = iter([clib.addressof(buffer) for buffer in kept])
     plain = [next(addresses) if isinstance(v, bytearray) else v for v in values]
     attributes = struct.pack(layout, *plain)
     return _bpf_number(command, attributes, len(attributes))
@@ -496,8 +470,8 @@ ioctl = Syscall("ioctl", _ioctl, fd=str, request=_Enum("TIOC"), argument=str)
 
 
 def _ioctl_pointer(fd: int, request: int, value: int) -> int:
-    box = ctypes.c_int(value)
-    _ioctl(fd, request, ctypes.addressof(box))
+    box = clib.INT(value)
+    _ioctl(fd, request, clib.addressof(box))
     return box.value
 
 
@@ -508,8 +482,8 @@ def _set_interface_up(name: str) -> int:
     fd = _socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0)
     try:
         # struct ifreq: the name in 16 bytes, then a union of which ifr_flags is a short
-        request = ctypes.create_string_buffer(os.fsencode(name).ljust(16, b"\0") + b"\1\0", 40)
-        return _ioctl(fd, SIOCSIFFLAGS, ctypes.addressof(request))
+        request = clib.buffer(os.fsencode(name).ljust(16, b"\0") + b"\1\0", 40)
+        return _ioctl(fd, SIOCSIFFLAGS, clib.addressof(request))
     finally:
         os.close(fd)
 

@@ -135,8 +135,17 @@ def _birth(linux: dict, kinds: dict[str, str], group) -> list[steps.Step]:
         plan.append(steps_host.Unshare(born, "stage"))
     if linux.get("timeOffsets"):
         plan.append(steps_host.TimeOffsets(linux["timeOffsets"]))
+    if kinds.get("pid") and _hides():  # init is seen in there as soon as it is forked
+        plan.append(steps.Undumpable("stage"))
     plan.append(steps_host.ForkSibling())
     return plan
+
+
+def _hides() -> bool:
+    """Whether init is not dumpable: an ordinary user's own tools need /proc/PID/ns of a created
+    container.
+    """
+    return os.geteuid() == 0
 
 
 def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
@@ -154,8 +163,8 @@ def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
 def _world(config: dict, kinds: dict[str, str], options: Options) -> list[steps.Step]:
     """Session, names, network: what init is before it has a root."""
     plan: list[steps.Step] = [steps.NewSession()]
-    if os.geteuid() == 0:  # an ordinary user's own tools need /proc/PID/ns of a created container
-        plan.append(steps.Undumpable())
+    if _hides() and not kinds.get("pid"):
+        plan.append(steps.Undumpable("init"))
     if options.keyring:
         plan.append(steps.NewKeyring())
     if joined := [kind for kind in _IN_INIT if kinds.get(kind)]:

@@ -70,6 +70,9 @@ class Undumpable(Step):
     clause = "PR_SET_DUMPABLE(2const)"
     lesson = "10"
 
+    def __init__(self, where: str) -> None:
+        self.where = where
+
     def calls(self):
         return [syscalls.prctl.text(syscalls.PR_SET_DUMPABLE, 0)]
 
