@@ -1,4 +1,4 @@
-"""The words `pull`, `push` and `tags` of the command `minicontainer`."""
+"""The words `pull` and `push` of the command `minicontainer`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ _COMMON = [
 ]
 PULL_OPTIONS = [
     Option("--platform", metavar="OS/ARCH[/VARIANT]", help="this one of several; linux/arm64"),
-    Option("--all-platforms", help="all of them", default=False),
     *_COMMON,
 ]
 PUSH_OPTIONS = _COMMON
-TAGS_OPTIONS = [option for option in _COMMON if option.key != "quiet"]
 
 _CREDENTIALS_HELP = """\
 The user and the password are those that `docker login`, `podman login` or `skopeo
@@ -58,18 +56,6 @@ examples:
   MINICONTAINER_CREDS=me:secret minicontainer push app registry.example.org/me/app:v1
 """
 
-TAGS_HELP = f"""\
-usage: minicontainer tags [OPTIONS] NAME
-
-List the tags that a repository has in its registry.
-
-{{options}}
-
-{_CREDENTIALS_HELP}
-example:
-  minicontainer tags quay.io/podman/hello
-"""
-
 
 def pull(words: list[str]) -> int:
     """`minicontainer pull`: prints the full name, with the digest."""
@@ -80,14 +66,9 @@ def pull(words: list[str]) -> int:
     if len(names) != 1:
         raise UsageError("pull takes one NAME")
     platform = _platform(options["platform"])
-    if platform and options["all_platforms"]:
-        raise UsageError("either --platform or --all-platforms")
     registry, store = _images()
     with _Progress(options["quiet"]) as progress:
-        found = registry.pull(
-            store, names[0], platform, progress,
-            all_platforms=options["all_platforms"], **_connection(options),
-        )  # fmt: skip
+        found = registry.pull(store, names[0], platform, progress, **_connection(options))
     _print_pinned(names[0], found)
     return 0
 
@@ -116,25 +97,10 @@ def push(words: list[str]) -> int:
     return 0
 
 
-def tags(words: list[str]) -> int:
-    """`minicontainer tags`: one a line."""
-    options, names = parse(words, TAGS_OPTIONS)
-    if options["help"]:
-        print(TAGS_HELP.format(options=describe(TAGS_OPTIONS)), end="")
-        return 0
-    if len(names) != 1:
-        raise UsageError("tags takes one NAME")
-    registry, _ = _images()
-    for tag in registry.list_tags(names[0], **_connection(options)):
-        print(tag)
-    return 0
-
-
 # As cli.COMMANDS has them.
 COMMANDS = {
     "pull": (pull, "fetch an image from a registry"),
     "push": (push, "bring an image to a registry"),
-    "tags": (tags, "list a repository's tags in its registry"),
 }
 
 

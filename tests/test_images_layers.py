@@ -293,7 +293,7 @@ def test_order_within_a_layer_does_not_matter_to_whiteouts(tmp_path: Path) -> No
 
 
 @needs_root
-@pytest.mark.parametrize("count", [1, 64, 128, 300])
+@pytest.mark.parametrize("count", [1, 64, 128, 200])
 def test_many_layers(store: Store, tmp_path: Path, count: int) -> None:
     needs_overlay()
     image = add_image(store, "many", [tar(entry(f"f{n}", b"x"), entry("n", b"%d" % n))
@@ -308,19 +308,6 @@ def test_many_layers(store: Store, tmp_path: Path, count: int) -> None:
 
 
 @needs_root
-def test_the_old_mount_call_takes_128_layers_too(store: Store, tmp_path, monkeypatch) -> None:
-    needs_overlay()
-    image = add_image(store, "many", [tar(entry(f"f{n}", b"x")) for n in range(128)])
-    paths = layers.unpacked(store, image)
-
-    def refuse(*_) -> None:
-        raise OSError(22, "fsconfig: no lowerdir+ before Linux 6.7")
-
-    monkeypatch.setattr(overlay, "_mount", refuse)
-    mounted(paths, tmp_path, lambda top: say(len(os.listdir(top)) == 128, os.listdir(top)))
-
-
-@needs_root
 def test_a_store_at_a_long_path_with_strange_characters(tmp_path: Path) -> None:
     needs_overlay()
     odd = tmp_path / ("x" * 200) / "a,b:c\\d"
@@ -329,21 +316,6 @@ def test_a_store_at_a_long_path_with_strange_characters(tmp_path: Path) -> None:
     image = add_image(store, "one", [tar(entry("f", b"x")), tar(entry("g", b"x"))])
     paths = layers.unpacked(store, image)
     mounted(paths, odd, lambda top: say(sorted(os.listdir(top)) == ["f", "g"], os.listdir(top)))
-
-
-@needs_root
-def test_overlay_can_be_used_here_or_the_reason_is_told(tmp_path: Path) -> None:
-    needs_overlay()
-    assert overlay.why_not(str(tmp_path)) == ""
-    assert os.listdir(tmp_path) == []
-    lower = str(fresh(tmp_path / "lower"))
-
-    def look(top: Path) -> None:  # as in a container of docker: no upper directories on overlayfs
-        why = overlay.why_not(str(top))
-        say(why == "overlayfs: invalid argument", why)
-        say(os.listdir(top) == [], os.listdir(top))
-
-    mounted([lower], tmp_path, look)
 
 
 @needs_root
@@ -540,7 +512,6 @@ def look():
     os.unlink(place + "/merged/etc/c")
     return sorted(found)
 print(*rootless.inside(look, apart=True))
-print(overlay.why_not(place))
 """
 
 

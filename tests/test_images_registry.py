@@ -27,7 +27,7 @@ from minicontainer.images import descriptor as d
 from minicontainer.images.auth import Credentials
 from minicontainer.images.errors import ImageError
 from minicontainer.images.reference import parse
-from minicontainer.images.registry import list_tags, pull, push
+from minicontainer.images.registry import pull, push
 from minicontainer.images.store import Store
 from minicontainer.images.transport import _origin
 from tests.registries import (
@@ -166,10 +166,9 @@ def test_one_of_several_platforms(open_registry: str, store: Store, tmp_path: Pa
     with pytest.raises(ImageError, match=r"no image for linux/s390x; there is: linux/amd64, linux"):
         pull(store, name, {"os": "linux", "architecture": "s390x"})
     assert store.resolve(name)["digest"] == images[-1].digest, "a failed pull moved the name"
-    # All of it, and all of it back, to be taken by skopeo.
-    assert pull(store, name, all_platforms=True)["digest"] == index.digest
+    # All of it from us, to be taken by skopeo.
     again = f"{open_registry}/platforms/ours:v1"
-    push(store, name, again)
+    push(source, "all", again)
     raw = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{again}")
     assert digest_of(raw.encode()) == index.digest
     skopeo("copy", "--all", "--src-tls-verify=false", f"docker://{again}", f"oci:{tmp_path}/c:all")
@@ -197,31 +196,6 @@ def test_by_digest(open_registry: str, store: Store, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="the image to push is"):
         push(store, "mine", f"{open_registry}/digest@{images[0].digest}")
     push(store, "mine", f"{open_registry}/digest@{images[1].digest}")
-
-
-def test_layers_are_mounted_from_another_repository(
-    open_registry: str, store: Store, tmp_path: Path
-) -> None:
-    base = Image(noise(50_000, 7))
-    base.put(store, f"{open_registry}/mount/base:latest")
-    push(store, f"{open_registry}/mount/base")
-    above = Image(noise(50_000, 7), layer({"app": b"x"}))
-    above.put(store, "above")
-    notes: dict[str, str] = {}
-    push(store, "above", f"{open_registry}/mount/app", lambda *all: notes.update({all[0]: all[3]}))
-    assert notes[base.layers[0]["digest"]] == "mounted"
-    assert notes[above.layers[1]["digest"]] == "pushed"
-    pull(other := Store(str(tmp_path / "other")), f"{open_registry}/mount/app")
-    assert_whole(other, f"{open_registry}/mount/app:latest", above)
-
-
-def test_tags(open_registry: str, store: Store) -> None:
-    Image().put(store, "mine")
-    for tag in ("v1", "v2", "latest"):
-        push(store, "mine", f"{open_registry}/tags:{tag}")
-    assert sorted(list_tags(f"{open_registry}/tags")) == ["latest", "v1", "v2"]
-    with pytest.raises(ImageError, match="no such repository"):
-        list_tags(f"{open_registry}/no-tags")
 
 
 def test_what_is_not_there(open_registry: str, store: Store) -> None:
@@ -279,14 +253,9 @@ def test_tokens(store: Store, tmp_path: Path) -> None:
         with real_registry(tmp_path / "registry", auth={"token": settings}) as host:
             image = Image(*(noise(10_000, n) for n in range(6)))
             image.put(store, "mine")
-            image.put(store, f"{host}/base:latest")
             with pytest.raises(ImageError, match="status 401 Unauthorized"):
                 push(store, "mine", f"{host}/app")
-            push(store, f"{host}/base", creds=CREDS)
-            notes: dict[str, str] = {}
-            push(store, "mine", f"{host}/app", lambda *all: notes.update({all[0]: all[3]}),
-                 creds=CREDS)  # fmt: skip
-            assert set(notes.values()) == {"mounted"}, "the token did not allow to read base"
+            push(store, "mine", f"{host}/app", creds=CREDS)
             seen = len(tokens.seen)
             pull(other := Store(str(tmp_path / "other")), f"{host}/app")
             assert_whole(other, f"{host}/app:latest", image)
@@ -598,8 +567,6 @@ def test_an_index_that_names_itself(fake: FakeRegistry, store: Store) -> None:
     loop.seal()
     serve_manifest(fake, loop.manifests[loop.digest][1], d.OCI_INDEX)
     refused(fake, store, "its index says otherwise")
-    with pytest.raises(ImageError, match="its index says otherwise"):
-        pull(store, fake.name, all_platforms=True)
     loop.document["manifests"][0]["size"] = len(loop.manifests[loop.digest][1])
     loop.seal()
     serve_manifest(fake, loop.manifests[loop.digest][1], d.OCI_INDEX)
@@ -611,13 +578,12 @@ def test_indexes_in_indexes(fake: FakeRegistry, store: Store) -> None:
     for _ in range(d.MAX_NESTING + 1):
         chain.append(Image(index_of=(chain[-1],)))
         chain[-1].descriptor["platform"] = d.host_platform()
-    for all_platforms in (False, True):
-        fake.image = chain[-3]
-        pull(store, fake.name, all_platforms=all_platforms)
-        assert store.image(f"{fake.name}:latest").descriptor["digest"] == chain[0].digest
-        fake.image = chain[-1]
-        with pytest.raises(ImageError, match="more than 4 indexes in one another"):
-            pull(store, fake.name, all_platforms=all_platforms)
+    fake.image = chain[-3]
+    pull(store, fake.name)
+    assert store.image(f"{fake.name}:latest").descriptor["digest"] == chain[0].digest
+    fake.image = chain[-1]
+    with pytest.raises(ImageError, match="more than 4 indexes in one another"):
+        pull(store, fake.name)
 
 
 def test_what_no_disk_holds_is_refused_before(fake: FakeRegistry, store: Store) -> None:
@@ -649,36 +615,6 @@ def test_a_hostile_message_does_not_reach_the_terminal(fake: FakeRegistry, store
         pull(store, fake.name)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 500
-
-
-@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"tags": null}', b'{"tags": []}'])
-def test_no_tags(fake: FakeRegistry, body: bytes) -> None:
-    fake.misbehave = lambda handler: handler.answer(200, body) or True
-    assert list_tags(fake.name) == []
-
-
-@pytest.mark.parametrize("body", [b"x", b'{"tags": 7}', b'{"tags": ["\x1b"]}', b'{"tags": [[]]}'])
-def test_hostile_tags(fake: FakeRegistry, body: bytes) -> None:
-    fake.misbehave = lambda handler: handler.answer(200, body) or True
-    with pytest.raises(ImageError):
-        list_tags(fake.name)
-
-
-def test_endless_pages_of_tags(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicontainer.images.client._MOST_PAGES", 20)
-
-    def misbehave(handler) -> bool:
-        number = len(fake.seen)
-        body = json.dumps({"name": "app", "tags": [f"v{number}"]}).encode()
-        more = f'</v2/app/tags/list?last=v{number}>; rel="next"'
-        handler.answer(200, body, {"Link": more} if number < last else {})
-        return True
-
-    fake.misbehave, last = misbehave, 3
-    assert list_tags(fake.name) == ["v1", "v2", "v3"]
-    last = 1 << 30
-    with pytest.raises(ImageError, match="does not end"):
-        list_tags(fake.name)
 
 
 # --- who may see a password -----------------------------------------------------------------------
@@ -873,29 +809,6 @@ def test_a_token_loop_ends(fake: FakeRegistry, store: Store, answer: bytes) -> N
     assert len(fake.seen) <= 3
 
 
-def test_an_identity_token(fake: FakeRegistry, store: Store) -> None:
-    """What `docker login` keeps where a registry gives one: an OAuth2 refresh token."""
-    bodies = []
-
-    def misbehave(handler) -> bool:
-        if handler.path.startswith("/token"):
-            bodies.append(handler.rfile.read(int(handler.headers["Content-Length"])).decode())
-            handler.answer(200, b'{"access_token": "fresh"}')
-            return True
-        if handler.headers.get("Authorization") == "Bearer fresh":
-            return False
-        realm = f'Bearer realm="http://{fake.host}/token",service=s'
-        handler.answer(401, headers={"WWW-Authenticate": realm})
-        return True
-
-    fake.misbehave = misbehave
-    pull(store, fake.name, creds=Credentials("<token>", "refresh-me"))
-    assert bodies == [
-        "service=s&grant_type=refresh_token&client_id=minicontainer&refresh_token=refresh-me"
-        "&scope=repository%3Aapp%3Apull"
-    ]
-
-
 # --- uploads that break ---------------------------------------------------------------------------
 
 
@@ -941,16 +854,6 @@ def test_an_upload_that_nobody_reads(fake: FakeRegistry, store: Store) -> None:
     assert not any("/manifests/" in path for method, path, _ in fake.seen if method == "PUT")
 
 
-@pytest.mark.parametrize("status", [401, 403, 405])
-def test_what_cannot_be_mounted_is_sent(fake: FakeRegistry, store: Store, status: int) -> None:
-    image = Image(noise(1000))
-    image.put(store, f"{fake.host}/other:latest")
-    fake.misbehave = lambda handler: "mount=" in handler.path and (handler.answer(status) or True)
-    push(store, f"{fake.host}/other", fake.name)
-    assert fake.image.blobs.keys() >= image.blobs.keys()
-    assert fake.count("POST", "&from=other") == (4 if status == 401 else 2)
-
-
 @pytest.mark.parametrize("location", ["http://[/x", "", "http://host:port/"])
 def test_a_broken_address_to_upload_to(fake: FakeRegistry, store: Store, location: str) -> None:
     Image(noise(5)).put(store, "mine")
@@ -970,16 +873,6 @@ def test_a_broken_address_to_upload_to(fake: FakeRegistry, store: Store, locatio
 
 def test_an_address_with_the_usual_port_is_home() -> None:
     assert _origin("https://Host/a") == _origin("https://host:443/b") != _origin("http://host/")
-
-
-def test_through_a_proxy(fake: FakeRegistry, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://{fake.host}")
-    pull(store, "registry.invalid/app", plain_http=True)
-    assert fake.seen[0][1] == "http://registry.invalid/v2/app/manifests/latest"
-    fake.seen.clear()
-    with FakeRegistry(fake.image) as near:
-        pull(store, near.name)
-    assert fake.seen == [], "loopback needs no proxy"
 
 
 def test_a_registry_that_changes_the_manifest(fake: FakeRegistry, store: Store) -> None:
@@ -1213,7 +1106,7 @@ def test_credentials_of_docker_and_podman(
     assert stored("old.example/app") == "old"
     assert stored("empty.example/app") is None
     assert stored("quay.example.evil/app") is None
-    assert auth.stored(parse("token.example/app")) == Credentials("<token>", "refresh")
+    assert stored("token.example/app") is None, "an identity token is no password"
     (home / "containers").mkdir()
     (home / "containers/auth.json").write_text(json.dumps({"auths": {
         "quay.example": encoded("podman", "x"),
@@ -1231,27 +1124,6 @@ def test_credentials_of_docker_and_podman(
         file.write_text(wrong)
         with pytest.raises(ImageError, match=f"credentials in {file}: "):
             stored("quay.example/app")
-
-
-def test_a_credential_helper(
-    no_credentials_of_this_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    helper = tmp_path / "docker-credential-fake"
-    helper.write_text(
-        "#!/bin/sh\nread -r server; [ $1.$server = get.quay.example ] || exit 1\n"
-        'echo \'{"Username": "helped", "Secret": "s3cret"}\'\n'
-    )
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (no_credentials_of_this_host / ".docker").mkdir()
-    config = no_credentials_of_this_host / ".docker/config.json"
-    for key in ({"credsStore": "fake"}, {"credHelpers": {"quay.example": "fake"}}):
-        config.write_text(json.dumps(key))
-        assert auth.stored(parse("quay.example/app")) == Credentials("helped", "s3cret")
-        assert auth.stored(parse("other.example/app")) is None
-    config.write_text(json.dumps({"credsStore": "absent"}))
-    with pytest.raises(ImageError, match="docker-credential-absent, which docker's config"):
-        auth.stored(parse("quay.example/app"))
 
 
 def test_a_password_is_not_shown() -> None:
@@ -1322,7 +1194,6 @@ def test_the_words_of_the_command(
     assert f"{image.layers[0]['digest'][7:19]}  {image.layers[0]['size']:>12} bytes  pushed\n" in (
         pushed.stderr
     )
-    assert command("tags", name).stdout == "v1\n"
     quiet = command("pull", "-q", name)
     assert (quiet.stdout, quiet.stderr) == (f"{name}@{image.digest}\n", "")
     assert Store().resolve(name)["digest"] == image.digest
@@ -1336,7 +1207,7 @@ def test_the_words_of_the_command(
     assert "\n  fix: --creds user:password, or: skopeo login" in refused.stderr
     assert command("push", "-q", "--creds", f"{USER}:{PASSWORD}", "mine", locked).returncode == 0
     monkeypatch.setenv("MINICONTAINER_CREDS", f"{USER}:{PASSWORD}")
-    assert command("tags", locked).stdout == "v1\n"
+    assert command("pull", "-q", locked).stdout == f"{locked}@{image.digest}\n"
 
 
 def test_bars_on_a_terminal(open_registry: str, command) -> None:
@@ -1359,9 +1230,7 @@ def test_bars_on_a_terminal(open_registry: str, command) -> None:
         (["pull"], "pull takes one NAME"),
         (["pull", "a", "b"], "pull takes one NAME"),
         (["push"], "push takes a NAME"),
-        (["tags"], "tags takes one NAME"),
         (["pull", "--platform", "arm", "a"], "as in linux/arm64"),
-        (["pull", "--platform", "linux/arm64", "--all-platforms", "a"], "either --platform or"),
         (["pull", "--creds", "me", "a"], "user:password"),
         (["pull", "A"], "lower-case"),
         (["pull", "--plain", "a"], "did you mean --plain-http"),
@@ -1375,7 +1244,7 @@ def test_wrong_words(command, words: list[str], match: str) -> None:
 
 
 def test_help(command) -> None:
-    for word in ("pull", "push", "tags"):
+    for word in ("pull", "push"):
         done = command(word, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith(f"usage: minicontainer {word} [OPTIONS] NAME")

@@ -8,22 +8,18 @@ transport never forwards them.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from .errors import ImageError
 from .reference import DOCKER_HUB, Reference
 
-# What a credential helper, and docker's files, give as the user of an OAuth2 refresh token.
-_TOKEN_USER = "<token>"
 # token.md: "If omitted, this defaults to 60 seconds."
 _TOKEN_SECONDS = 60.0
 
@@ -52,83 +48,50 @@ def given(text: str) -> Credentials:
 
 def stored(name: Reference) -> Credentials | None:
     """What `docker login`, `podman login` or `skopeo login` kept for this image's registry."""
-    path = f"{name.registry}/{name.repository}"
-    # containers-auth.json(5): the longest key that is a prefix of the name, in whole parts.
-    keys = [path]
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        keys.append(path)
+    parts = f"{name.registry}/{name.repository}".split("/")
     for file in _files():
-        config = _read(file)
-        auths = {_normal(key): entry for key, entry in config.get("auths", {}).items()}
-        for key in keys:
-            if found := _decode(auths.get(key, {}), file):
-                return found
-        helper = config.get("credHelpers", {}).get(name.registry) or config.get("credsStore")
-        if helper and (found := _ask_helper(helper, name.registry)):
-            return found
+        auths = _read(file)
+        # containers-auth.json(5): the longest key that is a prefix of the name, in whole parts
+        for count in range(len(parts), 0, -1):
+            entry = auths.get("/".join(parts[:count])) or {}
+            if entry.get("auth") and not entry.get("identitytoken"):
+                return _decode(entry["auth"], file)
     return None
 
 
-def _files() -> Iterator[str]:
+def _files() -> list[str]:
     env = os.environ.get
-    if "REGISTRY_AUTH_FILE" in os.environ:
-        yield os.environ["REGISTRY_AUTH_FILE"]
-        return
-    if runtime := env("XDG_RUNTIME_DIR"):
-        yield os.path.join(runtime, "containers/auth.json")
-    else:  # root without a session: containers/image, pkg/docker/config
-        yield f"/run/containers/{os.geteuid()}/auth.json"
-    yield os.path.join(
-        env("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "containers/auth.json"
-    )
-    yield os.path.join(env("DOCKER_CONFIG") or os.path.expanduser("~/.docker"), "config.json")
+    if chosen := env("REGISTRY_AUTH_FILE"):
+        return [chosen]
+    # root without a session: containers/image, pkg/docker/config
+    runtime = env("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
+    inner = "containers/auth.json" if env("XDG_RUNTIME_DIR") else "auth.json"
+    config = env("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    docker = env("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    return [f"{runtime}/{inner}", f"{config}/containers/auth.json", f"{docker}/config.json"]
 
 
-def _read(file: str) -> dict:
+def _read(file: str) -> dict[str, dict]:
+    """Its `auths`; docker writes some keys as addresses: "https://index.docker.io/v1/"."""
     try:
         with open(file, encoding="utf-8") as stream:
-            config = json.load(stream)
-        if isinstance(config, dict) and isinstance(config.get("auths", {}), dict):
-            return config
+            auths = json.load(stream).get("auths", {})
+        plain = {re.sub(r"^https?://|/(v[12]/?)?$", "", key): dict(auths[key]) for key in auths}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ImageError(f"credentials in {file}: {error}") from error
-    raise ImageError(f"credentials in {file}: not as containers-auth.json(5) says")
+    hub = plain.get("index.docker.io")
+    return {DOCKER_HUB: hub, **plain} if hub else plain
 
 
-def _normal(key: str) -> str:
-    """docker writes some keys as addresses: "https://index.docker.io/v1/"."""
-    key = re.sub(r"^https?://|/(v[12]/?)?$", "", key)
-    return DOCKER_HUB if key in ("index.docker.io", "registry-1.docker.io") else key
-
-
-def _decode(entry: dict, file: str) -> Credentials | None:
-    if entry.get("identitytoken"):
-        return Credentials(_TOKEN_USER, entry["identitytoken"])
-    if not entry.get("auth"):
-        return None
+def _decode(auth: str, file: str) -> Credentials:
     try:
-        return given(base64.b64decode(entry["auth"], validate=True).decode().rstrip("\0"))
-    except (binascii.Error, UnicodeDecodeError, ImageError) as error:
+        return given(base64.b64decode(auth, validate=True).decode().rstrip("\0"))
+    except (ValueError, TypeError, ImageError) as error:
         raise ImageError(
             f"credentials in {file}: an `auth` is no base64 of user:password"
         ) from error
-
-
-def _ask_helper(helper: str, registry: str) -> Credentials | None:
-    """The protocol of docker-credential-helpers: the registry on stdin, JSON on stdout."""
-    command = [f"docker-credential-{helper}", "get"]
-    server = "https://index.docker.io/v1/" if registry == DOCKER_HUB else registry
-    try:
-        done = subprocess.run(command, check=False, input=server, capture_output=True, text=True)
-        if done.returncode:
-            return None  # it has none for this registry
-        answer = json.loads(done.stdout)
-        return Credentials(answer["Username"], answer["Secret"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ImageError(f"{command[0]}, which docker's config.json names: {error}") from error
 
 
 _CHALLENGE_PART = re.compile(
@@ -157,19 +120,15 @@ def challenges(headers: list[str]) -> dict[str, dict[str, str]]:
 class Authorizer:
     """The Authorization header for one registry, shared by the threads that talk to it.
 
-    scopes  what the token shall allow: "repository:library/busybox:pull"
-    fetch   (method, url, headers, body) -> the token server's answer
+    scope   what the token shall allow: "repository:library/busybox:pull"
+    fetch   (url, headers) -> the token server's answer
     """
 
     def __init__(
-        self,
-        credentials: Credentials | None,
-        scopes: list[str],
-        fetch: Callable[[str, str, dict[str, str], bytes | None], bytes],
-    ) -> None:
-        self._credentials = credentials
-        self._scopes = scopes
-        self._fetch = fetch
+        self, credentials: Credentials | None, scope: str,
+        fetch: Callable[[str, dict[str, str]], bytes],
+    ) -> None:  # fmt: skip
+        self._credentials, self._scope, self._fetch = credentials, scope, fetch
         self._lock = threading.Lock()
         self._header = ""
         self._token_server: dict[str, str] | None = None
@@ -197,22 +156,13 @@ class Authorizer:
     def _renew(self) -> None:
         assert self._token_server is not None
         realm, service = self._token_server.get("realm", ""), self._token_server.get("service")
-        scopes = dict.fromkeys([*self._scopes, *self._token_server.get("scope", "").split()])
+        scopes = dict.fromkeys([self._scope, *self._token_server.get("scope", "").split()])
         query = [("service", service)] if service else []
-        headers, body = {}, None
-        if self._credentials and self._credentials.user == _TOKEN_USER:
-            # distribution/docs/spec/auth/oauth.md
-            query += [("grant_type", "refresh_token"), ("client_id", "minicontainer")]
-            query += [("refresh_token", self._credentials.password), ("scope", " ".join(scopes))]
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-            method, url, body = "POST", realm, urlencode(query).encode()
-        else:
-            query += [("scope", scope) for scope in scopes]
-            method, url = "GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
-            if self._credentials:
-                headers["Authorization"] = self._credentials.header()
+        query += [("scope", scope) for scope in scopes]
+        headers = {"Authorization": self._credentials.header()} if self._credentials else {}
         try:
-            answer = json.loads(self._fetch(method, url, headers, body))
+            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}"
+            answer = json.loads(self._fetch(url, headers))
             token = answer.get("token") or answer["access_token"]
             seconds = float(answer.get("expires_in") or _TOKEN_SECONDS)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

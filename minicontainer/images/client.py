@@ -7,8 +7,7 @@ A registry knows two things: manifests, by tag or digest, and blobs, by digest.
 from __future__ import annotations
 
 import errno
-import re
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from ..runtime.errors import kernel_words
 from . import auth
@@ -20,28 +19,24 @@ from .transfer import Download, Progress, Upload, silent
 from .transport import ATTEMPTS, Broken, Transport
 
 _ACCEPT = ", ".join((*d.MANIFESTS, *d.INDEXES))
-_MOST_PAGES = 1000
-_MOUNT = (201, 202, 400, 401, 403, 404, 405)
 
 
 class Client:
     """One repository of a registry; `with Client(name) as client:` closes the connections.
 
-    push  ask for the right to write; `also` are repositories of the registry to read from, too
+    push  ask for the right to write, too
     """
 
     def __init__(
-        self, name: Reference, *, push: bool = False, also=(), plain_http: bool = False,
+        self, name: Reference, *, push: bool = False, plain_http: bool = False,
         creds: auth.Credentials | None = None, timeout: float = 30.0,
     ) -> None:  # fmt: skip
         self.name = name
         self._fetched = 0
         self._base = f"/v2/{name.repository}"
-        actions = "pull,push" if push else "pull"
-        scopes = [f"repository:{name.repository}:{actions}"]
-        scopes += [f"repository:{other}:pull" for other in sorted(set(also))]
         self._http = Transport(
-            name.host, credentials=creds or auth.stored(name), scopes=scopes,
+            name.host, credentials=creds or auth.stored(name),
+            scope=f"repository:{name.repository}:{'pull,push' if push else 'pull'}",
             plain_http=plain_http, timeout=timeout,
         )  # fmt: skip
 
@@ -106,13 +101,8 @@ class Client:
                 store.add(source, digest, size, blob["mediaType"])
         report(digest, size, size, "pulled")
 
-    def upload(
-        self, store: Store, blob: dict, source: str | None, progress: Progress | None = None
-    ) -> None:
-        """Bring a blob to the registry, unless it is there.
-
-        source  another repository of the registry that is known to have it, or None
-        """
+    def upload(self, store: Store, blob: dict, progress: Progress | None = None) -> None:
+        """Bring a blob to the registry, unless it is there."""
         digest, size = blob["digest"], blob["size"]
         report = progress or silent
         head = self._http.call("HEAD", f"{self._base}/blobs/{digest}", expect=(200, 404))
@@ -120,20 +110,11 @@ class Client:
             report(digest, size, size, "already there")
             return
         uploads = f"{self._base}/blobs/uploads/"
-        mount = f"?{urlencode({'mount': digest, 'from': source})}" if source else ""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         for number in range(1, ATTEMPTS + 1):
-            if mount:
-                # Optional for a registry, and forbidden where we may not read the other repository.
-                begun = self._http.call("POST", uploads + mount, body=b"", expect=_MOUNT)
-                if begun.status == 201:
-                    report(digest, size, size, "mounted")
-                    return
-            if not mount or begun.status != 202:
-                begun = self._http.call("POST", uploads, body=b"", expect=(202,))
-            mount = ""
+            begun = self._http.call("POST", uploads, body=b"", expect=(202,))
             to = self._http.join(uploads, begun.headers.get("Location", ""))
             to += ("&" if "?" in to else "?") + f"digest={quote(digest)}"
-            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             try:
                 with Upload(self._http, store.path(digest), digest, report) as body:
                     self._http.call(
@@ -158,26 +139,3 @@ class Client:
         digest = answer.headers.get("Docker-Content-Digest", descriptor["digest"])
         if digest != descriptor["digest"] and digest.startswith("sha256:"):
             raise ImageError(f"{self.name}: the registry made {digest!r} of the manifest")
-
-    def tags(self) -> list[str]:
-        """All tags of the repository (spec, "Listing Tags"), through as many pages as it takes."""
-        found: dict[str, None] = {}
-        page = f"{self._base}/tags/list"
-        for _ in range(_MOST_PAGES):
-            answer = self._http.call("GET", page, expect=(200, 404), limit=d.MAX_DOCUMENT)
-            if answer.status == 404:
-                raise ImageError(f"no such repository in the registry: {self.name}")
-            document = d.parse(answer.data, lambda value, _: value, "list of tags")
-            tags = (document.get("tags") if isinstance(document, dict) else None) or []
-            if not isinstance(tags, list) or not all(map(_is_tag, tags)):
-                raise ImageError(f"{self.name}: the list of tags has what is no tag")
-            found |= dict.fromkeys(tags)
-            following = re.search(r'<([^>]*)>\s*;[^,]*rel="?next', answer.headers.get("Link", ""))
-            if not following:
-                return list(found)
-            page = self._http.join(page, following[1])
-        raise ImageError(f"{self.name}: the list of tags does not end")
-
-
-def _is_tag(tag) -> bool:
-    return isinstance(tag, str) and tag.isprintable()

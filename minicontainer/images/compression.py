@@ -10,11 +10,12 @@ processors, which Intel's isa-l (as fast) does not promise.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
 import os
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Queue
-from typing import Any
 
 from .. import libraries
 from . import descriptor as d
@@ -24,6 +25,9 @@ CHUNK = 1 << 20
 GZIP_LEVEL = 4  # a Debian layer: 1.5 s and 37 % of its size; level 6 would be 2.3 s and 36 %
 ZSTD_WINDOW = 128 << 20  # bytes of memory that a frame may ask for: what zstd --long makes
 SUFFIX = {"gzip": "+gzip", "zstd": "+zstd", "": ""}
+MAGIC = {
+    "gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\0", "bzip2": b"BZh",
+}  # fmt: skip
 
 
 class Limits:
@@ -62,17 +66,17 @@ class Limits:
 class Plain:
     """The plain content of a blob that is gzip, zstd, or plain already; read once, in order.
 
-    file       an object with read(n); `with` ends the thread that reads it, and leaves it open
-    name       for messages
-    algorithm  of the blob's digest
+    file  an object with read(n); `with` ends the thread that reads it, and leaves it open
+    name  for messages
 
     Damaged content raises ImageError from whatever reads it.
     """
 
-    def __init__(self, file, name: str, limits: Limits | None = None, algorithm="sha256") -> None:
+    def __init__(self, file, name: str, limits: Limits | None = None) -> None:
         self.name = name
         self.position = 0
-        self._source = _Hashing(file, algorithm)
+        self._hashing = _Hashing(file)
+        self._source = io.BufferedReader(self._hashing, CHUNK // 4)
         self._plain = hashlib.sha256()
         self._limits = limits or Limits()
         self._chunk = memoryview(b"")
@@ -115,7 +119,8 @@ class Plain:
         """Read what is left; returns the digests of the blob and of the plain content."""
         while self._chunk or self._next():
             self._chunk = memoryview(b"")
-        return self._source.digest(), f"sha256:{self._plain.hexdigest()}"
+        digests = (self._hashing.hasher.hexdigest(), self._plain.hexdigest())
+        return f"sha256:{digests[0]}", f"sha256:{digests[1]}"
 
     def _next(self) -> bool:
         if self._stopped:
@@ -131,13 +136,17 @@ class Plain:
         try:
             plain = 0
             reader = decompressor(self._source)
+            if reader is self._source:
+                self._plain = self._hashing.hasher  # plain already: one digest is the other
             while not self._stopped:
                 chunk = reader.read(CHUNK)
                 plain += len(chunk)
-                self._limits.check(self.name, self._source.size, plain)
-                self._plain.update(chunk)
+                self._limits.check(self.name, self._hashing.size, plain)
+                if self._plain is not self._hashing.hasher:
+                    self._plain.update(chunk)
                 if not chunk:
-                    self._source.drain()
+                    while self._source.read(CHUNK):
+                        pass  # what follows the end of compressed content is the blob's, too
                     break
                 self._queue.put(chunk)
             self._queue.put(b"")
@@ -147,98 +156,48 @@ class Plain:
             self._queue.put(error if ours else damage)
 
 
-class _Hashing:
-    """A file that hashes what is read of it, and lets its beginning be seen first."""
+class _Hashing(io.RawIOBase):
+    """A file that hashes what is read of it."""
 
-    def __init__(self, file, algorithm: str) -> None:
+    def __init__(self, file) -> None:
         self._file = file
-        self._algorithm = algorithm
-        self._hasher = hashlib.new(algorithm)
-        self._seen = b""
+        self.hasher = hashlib.sha256()
         self.size = 0
 
-    def peek(self) -> bytes:
-        while len(self._seen) < 512 and (part := self._file.read(512 - len(self._seen))):
-            self._seen += part
-        return self._seen
+    def readable(self) -> bool:
+        return True
 
-    def read(self, size: int = -1) -> bytes:
-        part, self._seen = self._seen, b""
-        part += self._file.read(size - len(part))
-        self._hasher.update(part)
+    def readinto(self, buffer) -> int:
+        part = self._file.read(len(buffer))
+        self.hasher.update(part)
         self.size += len(part)
-        return part
-
-    def drain(self) -> None:
-        while self.read(CHUNK):
-            pass
-
-    def digest(self) -> str:
-        return f"{self._algorithm}:{self._hasher.hexdigest()}"
+        buffer[: len(part)] = part
+        return len(part)
 
 
 def kind(beginning: bytes) -> str:
     """How content that begins so is compressed: "gzip", "zstd", "xz", "bzip2" or ""."""
     if beginning[257:262] == b"ustar":  # the first file's name may look like anything
         return ""
-    for name, magic in (
-        ("gzip", b"\x1f\x8b\x08"),
-        ("zstd", b"\x28\xb5\x2f\xfd"),
-        ("xz", b"\xfd7zXZ\0"),
-        ("bzip2", b"BZh"),
-    ):
-        if beginning.startswith(magic):
-            return name
-    return ""
+    return next((name for name, magic in MAGIC.items() if beginning.startswith(magic)), "")
 
 
-def decompressor(source: _Hashing):
-    """An object with read(n) that gives plain content, never much more at a time than asked for."""
-    found = kind(source.peek())
+def decompressor(source):
+    """An object with read(n) that gives plain content, never much more at a time than asked for.
+
+    source  an io.BufferedReader
+    """
+    found = kind(source.peek(512))
     if found == "gzip":
-        return _Gunzip(source)
+        return libraries.load("zlib_ng.gzip_ng").GzipNGFile(fileobj=source, mode="rb")
     if found == "zstd":
         machine = libraries.load("zstandard").ZstdDecompressor(max_window_size=ZSTD_WINDOW)
         return machine.stream_reader(source, CHUNK, read_across_frames=True)
-    if found in ("xz", "bzip2"):
-        import bz2
-        import lzma
-
-        if found == "xz":
-            return lzma.LZMAFile(source)  # type: ignore[arg-type]
-        return bz2.BZ2File(source)  # type: ignore[call-overload]
+    if found == "xz":
+        return importlib.import_module("lzma").LZMAFile(source)
+    if found == "bzip2":
+        return importlib.import_module("bz2").BZ2File(source)
     return source
-
-
-class _Gunzip:
-    """gzip: one member or several, with zeros after them, as gzip(1) takes it (RFC 1952)."""
-
-    def __init__(self, source: _Hashing) -> None:
-        self._source = source
-        self._zlib = libraries.load("zlib_ng.zlib_ng")
-        self._machine: Any = None
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        while True:
-            data = self._rest or self._source.read(CHUNK // 4)
-            if self._machine is None:
-                if not data:
-                    return b""
-                data = data.lstrip(b"\0")
-                self._rest = b""
-                if not data:
-                    continue
-                self._machine = self._zlib.decompressobj(31)
-            plain = self._machine.decompress(data, size)
-            if self._machine.eof:
-                self._rest, self._machine = self._machine.unused_data, None
-            elif not plain and not data:
-                raise EOFError("gzip: it ends in the middle")
-            else:
-                self._rest = self._machine.unconsumed_tail
-            if plain:
-                return plain
 
 
 class Chunks:

@@ -37,13 +37,11 @@ def ingest(store: Store, source, digest: str | None, size: int | None, offset: i
                 os.unlink(path)
             raise
         os.fsync(fd)
-        target = store.path(found)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         if store._lease:
             store._lease.add(found)
             store._lease.made.add(found)
-        os.rename(path, target)
-        store.sync_directory(os.path.dirname(os.path.relpath(target, store.root)))
+        os.rename(path, store.path(found))
+        store.sync_directory("blobs/sha256")
         return found
     finally:
         os.close(fd)
@@ -58,8 +56,7 @@ def _open_locked(path: str) -> int:
 
 def _write(fd: int, source, digest: str | None, size: int | None, offset: int) -> str:
     name = digest or "blob"
-    algorithm = digest.partition(":")[0] if digest else "sha256"
-    hasher = hashlib.new(algorithm)
+    hasher = hashlib.sha256()
     if os.fstat(fd).st_size < offset:
         raise ImageError(f"{name}: what was there to resume is gone", "try again")
     done = 0
@@ -79,7 +76,7 @@ def _write(fd: int, source, digest: str | None, size: int | None, offset: int) -
             view = view[os.write(fd, view) :]
     if size is not None and done < size:
         raise EOFError(f"{name}: ended after {done} of {size} bytes")
-    found = f"{algorithm}:{hasher.hexdigest()}"
+    found = f"sha256:{hasher.hexdigest()}"
     if digest and found != digest:
         raise ImageError(f"{digest}: the content has another digest, {found}")
     return found

@@ -93,7 +93,7 @@ def _unpack(
             raise ImageError(f"{name}: blob {blob} is not in the store", "pull it again")
         with (
             open(store.path(blob), "rb", buffering=0) as file,
-            Plain(file, name, limits, blob.partition(":")[0]) as stream,
+            Plain(file, name, limits) as stream,
         ):
             implicit = unpack(
                 stream, directory, prefix, prefix.startswith("trusted"), rootless.has_other_ids(),

@@ -6,13 +6,12 @@ united, unless a whiteout or an opaque directory hides what is below.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 
-from . import tar_write
-from .layers import copy_metadata, root_layer
+from . import rootless, tar_write
+from .layers import root_layer
 from .overlay import is_opaque, is_whiteout
 
 
@@ -63,43 +62,9 @@ def tar(layers: list[str], overlay: str, newest: int | None = None) -> Iterator[
 
 
 def copy(layers: list[str], overlay: str, target: str) -> None:
-    """The merged tree as files of their own in the directory `target`; raises OSError."""
-    top = os.fsencode(target)
-    linked: dict[tuple[int, int], bytes] = {}
-    directories = []
-    for name, path, now in merged(layers, overlay):
-        made = top + b"/" + name
-        if stat.S_ISDIR(now.st_mode):
-            if name:
-                os.mkdir(made)
-            directories.append((path, made))
-            continue
-        if now.st_nlink > 1:
-            first = linked.setdefault((now.st_dev, now.st_ino), made)
-            if first != made:
-                os.link(first, made, follow_symlinks=False)
-                continue
-        if stat.S_ISREG(now.st_mode):
-            _copy_file(path, made)
-        elif stat.S_ISLNK(now.st_mode):
-            os.symlink(os.readlink(path), made)
-        else:
-            os.mknod(made, now.st_mode, now.st_rdev)
-        copy_metadata(path, made)
-    for path, made in reversed(directories):  # making files in one changes its time
-        copy_metadata(path, made)
+    """The merged tree as files of their own in the empty directory `target`; raises ImageError."""
+    from .compression import Chunks, Plain
+    from .unpack import unpack
 
-
-def _copy_file(source: bytes, target: bytes) -> None:
-    with open(source, "rb", buffering=0) as from_, open(target, "xb", buffering=0) as to:
-        left = os.fstat(from_.fileno()).st_size
-        while left > 0:
-            try:  # a reflink where the file system can
-                done = os.copy_file_range(from_.fileno(), to.fileno(), left)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
-                done = os.sendfile(to.fileno(), from_.fileno(), None, left)
-            if not done:
-                break
-            left -= done
+    with Plain(Chunks(tar(layers, overlay)), "the image") as stream:
+        unpack(stream, target, overlay, overlay.startswith("trusted."), rootless.has_other_ids())

@@ -65,8 +65,7 @@ class Store:
 
     def path(self, digest: str) -> str:
         """Where the blob is, or would be."""
-        algorithm, _, digits = d.check_digest(digest).partition(":")
-        return f"{self.root}/blobs/{algorithm}/{digits}"
+        return f"{self.root}/blobs/{d.check_digest(digest).replace(':', '/')}"
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there, whole; within a lease it will also stay there."""

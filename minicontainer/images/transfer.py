@@ -13,7 +13,7 @@ from .errors import ImageError
 from .transport import ATTEMPTS, CHUNK, SLOWEST, Broken, Transport
 
 # Called from several threads with: digest, bytes done, bytes in all, and what came of it ("" while
-# it moves, then "pulled", "pushed", "already there", "mounted").
+# it moves, then "pulled", "pushed", "already there").
 Progress = Callable[[str, int, int, str], None]
 _ENOUGH = 1 << 20  # bytes after which a broken connection counts as the first one again
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from http.client import responses
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
@@ -68,7 +67,7 @@ class Transport:
         host: str,
         *,
         credentials: Credentials | None = None,
-        scopes: list[str] | None = None,
+        scope: str = "",
         plain_http: bool = False,
         timeout: float = 30.0,
     ) -> None:
@@ -78,8 +77,8 @@ class Transport:
         self._base = f"{'http' if plain else 'https'}://{host}"
         self._home = _origin(self._base)
         self._plain_http = plain_http
-        self._authorizer = Authorizer(credentials, scopes or [], self._ask_token_server)
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._authorizer = Authorizer(credentials, scope, self._ask_token_server)
+        self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, blocksize=CHUNK)
         self._reached = False
         self._stopped = threading.Event()
         self._live: set[urllib3.BaseHTTPResponse] = set()
@@ -90,8 +89,7 @@ class Transport:
         for response in list(self._live):
             with contextlib.suppress(ValueError, RuntimeError, OSError):  # it ended by itself
                 response.shutdown()
-        for pool in list(self._pools.values()):
-            pool.clear()
+        self._pool.clear()
 
     def call(
         self,
@@ -222,9 +220,9 @@ class Transport:
             else:
                 return response
 
-    def _ask_token_server(self, method: str, url: str, headers: dict, body: bytes | None) -> bytes:
+    def _ask_token_server(self, url: str, headers: dict[str, str]) -> bytes:
         def attempt() -> Answer:
-            return self._whole(self._send(method, url, headers, body), SMALL)
+            return self._whole(self._send("GET", url, headers, None), SMALL)
 
         # Once: the request that needs the token is tried again.
         return self._persist(attempt, (200,), f"token from {url.partition('?')[0]}", 1).data
@@ -234,7 +232,7 @@ class Transport:
         self.check()
         try:
             self._allow(url)
-            response = self._pool(url).request(
+            response = self._pool.request(
                 method, url, body=body,
                 headers={
                     "User-Agent": f"minicontainer/{__version__}",
@@ -258,20 +256,6 @@ class Transport:
                 f"{self.host}: refused to talk to {_shown(url)} without TLS",
                 hint="--plain-http, where you trust the network",
             )
-
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        parts = urlsplit(url)
-        proxy = getproxies().get(parts.scheme, "")
-        if proxy and (is_loopback(parts.netloc) or proxy_bypass(parts.netloc)):
-            proxy = ""
-        if proxy not in self._pools:
-            settings = {"maxsize": CONNECTIONS, "blocksize": CHUNK}
-            self._pools[proxy] = (
-                urllib3.ProxyManager(proxy, **settings)  # type: ignore[arg-type]
-                if proxy
-                else urllib3.PoolManager(**settings)  # type: ignore[arg-type]
-            )
-        return self._pools[proxy]
 
     def _whole(self, response: urllib3.BaseHTTPResponse, limit: int) -> Answer:
         data, give_up = bytearray(), time.monotonic() + 4 * self.timeout

@@ -10,7 +10,7 @@ from ..runtime import jsonfile
 from . import descriptor as d
 from .errors import ImageError
 from .layers import chain_ids, remove_tree
-from .store import CHUNK, Store
+from .store import Store
 
 
 def collect(store: Store, only: set[str] | None = None) -> dict[str, int]:
@@ -55,7 +55,8 @@ def check(store: Store) -> list[str]:
     wrong = []
     for digest in _blobs(store):
         try:
-            found = _hash(store.path(digest), digest.partition(":")[0])
+            with open(store.path(digest), "rb") as file:
+                found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         except FileNotFoundError:
             continue  # `gc` took it
         if found != digest:
@@ -91,8 +92,8 @@ def _check_image(store: Store, name: str, pointer: dict, depth: int = 0) -> list
     return wrong
 
 
-def _mark(store: Store, pointer: dict | None, needed: set[str], depth: int = 0) -> None:
-    if pointer is None or depth > d.MAX_NESTING:
+def _mark(store: Store, pointer: dict, needed: set[str], depth: int = 0) -> None:
+    if depth > d.MAX_NESTING:
         return
     needed.add(pointer["digest"])
     if pointer["mediaType"] in d.INDEXES:
@@ -108,23 +109,20 @@ def _mark(store: Store, pointer: dict | None, needed: set[str], depth: int = 0) 
         needed.update(diff_ids, chain_ids(diff_ids))
 
 
-def _guess(store: Store, digest: str) -> dict | None:
+def _guess(store: Store, digest: str) -> dict:
     # A lease knows digests only, and what it names need not be there yet.
     try:
         size = os.stat(store.path(digest)).st_size
     except FileNotFoundError:
         size = d.MAX_DOCUMENT + 1
-    for media_type in (d.OCI_MANIFEST, d.OCI_INDEX, d.OCI_CONFIG) if size <= d.MAX_DOCUMENT else ():
-        for other in (media_type, {d.OCI_MANIFEST: d.DOCKER_MANIFEST}.get(media_type)):
-            if other is None:
-                continue
-            pointer = {"mediaType": other, "digest": digest, "size": size}
-            try:
-                store.read_json(pointer)
-                return pointer
-            except ImageError:
-                pass
-    return {"mediaType": "application/octet-stream", "digest": digest, "size": 0}
+    pointer = {"digest": digest, "size": size}
+    for media_type in (*d.MANIFESTS, *d.INDEXES, *d.CONFIGS) if size <= d.MAX_DOCUMENT else ():
+        try:
+            store.read_json({**pointer, "mediaType": media_type})
+            return {**pointer, "mediaType": media_type}
+        except ImageError:
+            pass
+    return {**pointer, "mediaType": "application/octet-stream"}
 
 
 def _leased(store: Store) -> set[str]:
@@ -200,19 +198,4 @@ def _doom_layers(store: Store, needed: set[str]) -> list[str]:
 
 
 def _blobs(store: Store) -> list[str]:
-    found = []
-    for algorithm in d.DIGEST_LENGTHS:
-        try:
-            names = os.listdir(f"{store.root}/blobs/{algorithm}")
-        except FileNotFoundError:
-            continue
-        found += [f"{algorithm}:{name}" for name in sorted(names)]
-    return found
-
-
-def _hash(path: str, algorithm: str) -> str:
-    hasher = hashlib.new(algorithm)
-    with open(path, "rb") as file:
-        while part := file.read(CHUNK):
-            hasher.update(part)
-    return f"{algorithm}:{hasher.hexdigest()}"
+    return [f"sha256:{name}" for name in sorted(os.listdir(f"{store.root}/blobs/sha256"))]

@@ -7,11 +7,9 @@ import shutil
 import stat
 from typing import BinaryIO
 
-from kit import trees
+from kit import cpio, trees
 from kit.recipe import Recipe, Work
 from roots.debian_base import EPOCH
-
-from minicontainer.images import cpio
 
 HARD_LINKED = 2  # more names than one
 
