@@ -14,17 +14,14 @@ OPTIONS = [
     Option("--target", metavar="STAGE", help="build this stage, not the last one"),
     Option("--no-cache", help="make each layer anew", default=False),
     Option("--network", metavar="none|host", help="what RUN can reach", default="host"),
-    Option("--progress", metavar="plain|quiet", help="show each step, or nothing", default="plain"),
-    Option("--quiet", "-q", help="as --progress quiet", default=False),
-    Option("--iidfile", metavar="FILE", help="write the image's digest there"),
+    Option("--quiet", "-q", help="print the image's digest alone", default=False),
     HELP,
 ]
 
 BUILD_HELP = """\
 usage: minicontainer build [OPTIONS] DIRECTORY
 
-Build an image from a Containerfile and the files beside it. With - for DIRECTORY
-standard input is a tar of both, or a Containerfile alone. Each instruction is a
+Build an image from a Containerfile and the files beside it. Each instruction is a
 layer, kept and taken again as long as what it is made from stays the same. With
 SOURCE_DATE_EPOCH in the environment the same input gives the same digest.
 
@@ -46,26 +43,22 @@ def build(words: list[str]) -> int:
         print(BUILD_HELP.format(options=describe(OPTIONS)), end="")
         return 0
     if len(names) != 1:
-        raise UsageError("build takes one DIRECTORY, or -")
-    for name, allowed in (("network", ("none", "host")), ("progress", ("plain", "quiet"))):
-        if options[name] not in allowed:
-            raise UsageError(f"--{name} {options[name]}: either {' or '.join(allowed)}")
+        raise UsageError("build takes one DIRECTORY")
+    if options["network"] not in ("none", "host"):
+        raise UsageError(f"--network {options['network']}: either none or host")
     import _signal as signal
 
     from .images.build import build as build_image
     from .images.store import Store
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or nothing would be cleaned up
-    quiet = options["quiet"] or options["progress"] == "quiet"
+    quiet = options["quiet"]
     built = build_image(
         Store(), names[0], options["file"], options["tag"], _arguments(options["build_arg"]),
         options["target"], not options["no_cache"], options["network"],
         None if quiet else lambda text: print(text, file=sys.stderr, flush=True),
         None if quiet else 2,
     )  # fmt: skip
-    if options["iidfile"]:
-        with open(options["iidfile"], "w") as file:
-            file.write(built["digest"])
     print(built["digest"])
     return 0
 

@@ -177,7 +177,8 @@ def logs(_: Store, options: dict, words: list[str]) -> None:
 
 def exec_(_: Store, options: dict, words: list[str]) -> int:
     """`minicontainer exec`: docker's exit codes."""
-    from .images import bundle, users
+    from .engine import bundle
+    from .images import users
     from .runtime import execute
 
     state = _running(words[0])[1]
@@ -382,7 +383,8 @@ def image(words: list[str]) -> int:
 
         print(bootstrap.make(store, rest[0], rest[-1], options["suite"], say))
     elif word in ("export-initramfs", "export-disk") and len(rest) == 2:
-        from .images import bundle, machine
+        from .engine import bundle
+        from .images import machine
 
         size = bundle.size("--size", options["size"]) if options["size"] else 0
         if word == "export-disk":

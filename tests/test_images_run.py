@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 import minicontainer
-from minicontainer.images import bootstrap, bundle, overlay
+from minicontainer.engine import bundle
+from minicontainer.images import bootstrap, overlay
 from minicontainer.images.store import Store
 from minicontainer.kernel import capabilities
 from minicontainer.options import UsageError

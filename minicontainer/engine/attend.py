@@ -15,14 +15,14 @@ import sys
 import time
 
 from .. import paths
-from ..images import bundle, layers, overlay, rootless
+from ..images import layers, overlay, rootless
 from ..images.store import Image, Store
 from ..kernel import cgroups
 from ..runtime import config as configs
 from ..runtime import foreground, jsonfile, lifecycle, plan
 from ..runtime import state as states
 from ..runtime.errors import RUNTIME_FAILED, ContainerError
-from . import containers
+from . import bundle, containers
 from .containers import Container
 
 LINE = 16 << 10  # bytes of a line of the log, as CRI has it

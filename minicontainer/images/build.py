@@ -21,18 +21,14 @@ from . import layers
 from .change import SCRIPT, Scratch, make, mount, run
 from .commit import epoch, timestamp, write_image
 from .containerfile import Containerfile, Instruction, Stage
-from .copying import Copier, Source, copy, extract, is_tar, make_directory
+from .copying import Packer, Source, is_directory, make_directory, pack, put
 from .errors import ImageError
 from .ignore import Ignore
-from .store import CHUNK, Image, Store
+from .store import Image, Store
 from .users import owner_of
 
 NAMES = ("Containerfile", "Dockerfile")
 SHELL = ["/bin/sh", "-c"]
-# Of --build-arg, known to RUN without an ARG, and of no account for the cache (docker's rule).
-PROXIES = {
-    f(f"{name}_proxy") for name in ("http", "https", "ftp", "no", "all") for f in (str, str.upper)
-}
 BUILD_FAILED = 1  # exit status of a build whose command failed
 
 Progress = Callable[[str], None]
@@ -45,7 +41,7 @@ def build(
 ) -> dict:  # fmt: skip
     """Build an image; returns its manifest's descriptor. Raises ImageError that names the line.
 
-    context   a directory; or "-": standard input is a tar of one, or a Containerfile
+    context   a directory
     file      the Containerfile; by default one of NAMES in the context
     tags      names for the image
     args      values for ARG
@@ -59,14 +55,11 @@ def build(
 
     names = [str(parse(tag)) for tag in tags]
     with store.lease() as lease, Scratch(store) as scratch:
-        directory, inside = context, False
-        if context == "-":
-            directory, file, inside = _from_stdin(scratch, file)
         try:
-            source = Source(directory)
+            source = Source(context)
         except OSError as error:
-            raise ImageError(f"{directory}: {kernel_words(error.errno or 0)}") from None
-        parsed, source.ignored = _read(source, file, inside)
+            raise ImageError(f"{context}: {kernel_words(error.errno or 0)}") from None
+        parsed, source.ignored = _read(source, file)
         builder = _Builder(store, lease, scratch, parsed, source, args or {}, network)
         builder.use_cache, builder.output = cache, output
         builder.progress = progress or builder.progress
@@ -77,25 +70,10 @@ def build(
     return descriptor
 
 
-def _from_stdin(scratch: Scratch, file: str | None) -> tuple[str, str | None, bool]:
-    """A directory of what standard input is; the Containerfile, and whether it is in there."""
-    import shutil
-
-    place = scratch.directory()
-    with open(f"{place}/-", "w+b") as copied, open(0, "rb", closefd=False) as stdin:
-        shutil.copyfileobj(stdin, copied, CHUNK)
-        copied.flush()
-        os.mkdir(f"{place}/context")
-        if not is_tar(copied.fileno()):
-            return f"{place}/context", f"{place}/-", False
-        extract(copied.fileno(), f"{place}/context", "standard input", owners=False)
-    return f"{place}/context", file, True
-
-
-def _read(context: Source, file: str | None, inside: bool) -> tuple[Containerfile, Ignore]:
+def _read(context: Source, file: str | None) -> tuple[Containerfile, Ignore]:
     """The Containerfile, which need not be in the context, and what is ignored."""
     place, names = context, [file] if file else list(NAMES)
-    if file and not inside:
+    if file:
         directory, name = os.path.split(os.path.realpath(file))
         place, names = Source(directory) if os.path.isdir(directory) else context, [name]
     for name in names:
@@ -174,7 +152,7 @@ class _Builder:
         self.built: dict[int, _Image] = {}
         self.told: set[str] = set()
         self.log = f"{scratch.path}/log"
-        self.unused = set(args) - PROXIES
+        self.unused = set(args)
         platform = d.host_platform()
         words = {
             "OS": platform["os"], "ARCH": platform["architecture"],
@@ -231,15 +209,11 @@ class _Builder:
             config = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
             empty = {"config": config, "rootfs": {"type": "layers", "diff_ids": []}}
             return _Image({**d.host_platform(), **empty}, [])
-        platform = self.file.expand(line, stage.origin.flags.get("platform", ""), self.globals)
-        return self._foreign(line, name, platform)
+        return self._foreign(line, name)
 
-    def _foreign(self, line: int, name: str, platform: str = "") -> _Image:
-        wanted = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
-        if platform and not 2 <= len(platform.split("/")) <= 3:
-            raise self.file.error(line, f"--platform={platform}: as in linux/arm64")
+    def _foreign(self, line: int, name: str) -> _Image:
         try:
-            image = self.store.image(name, wanted if platform else None)
+            image = self.store.image(name)
             self.store.has(image.descriptor["digest"])  # the lease keeps it
             return _Image(image.config, image.layers)
         except ImageError as error:
@@ -399,7 +373,6 @@ class _Builder:
         return [path], work
 
     def _run(self, image: _Image, one: Instruction, number: int):
-        proxies = {name: value for name, value in self.args.items() if name in PROXIES}
         env = {"PATH": PATH, **image.variables}
         args = one.words if one.exec else [*image.config.get("Shell", SHELL), *one.words]
         script = one.heredocs[0][1] if one.heredocs and one.words[0].startswith("#!") else ""
@@ -413,7 +386,7 @@ class _Builder:
             output = self.output
             if output is None:
                 output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-            variables = [f"{name}={value}" for name, value in {**proxies, **env}.items()]
+            variables = [f"{name}={value}" for name, value in env.items()]
             return run(
                 root, args, variables, image.workdir, user, self.network, output, place, script
             )
@@ -442,8 +415,9 @@ class _Builder:
             return [*documents, *(found for p in patterns for found in source.find(p))]
 
         if from_ is None:
-            seen = Copier(self.context.ignored, default, None)
-            copy(files(self.context), seen, to, into)
+            seen = Packer(self.context.ignored, default, None)
+            for _ in pack(files(self.context), seen, to, into):
+                pass
             content = seen.digest
         else:
             earlier = self._number(from_.lower(), number)
@@ -453,17 +427,15 @@ class _Builder:
         def work(root: str) -> int:
             place = self.scratch.directory()
             source = self.context if from_ is None else Source(mount(lowers, place)[0], True)
-            target = Source(root)
             ids = owner_of(root, owner) if owner else default
-            copier = Copier(source.ignored, ids, bits, target.fd)
+            packer = Packer(source.ignored, ids, bits)
             found = files(source)
-            many = into or len(found) > 1 or copier.is_directory(to)
-            if one.name == "ADD":
-                extracted = Copier(Ignore(), ids if owner else None, bits, target.fd)
-                copy(found, copier, to, many, place, extracted)
-                return 0
-            copy(found, copier, to, many)
-            if from_ is None and copier.digest != content:
+            many = into or len(found) > 1 or is_directory(root, to)
+            extracted = (
+                Packer(Ignore(), ids if owner else None, bits) if one.name == "ADD" else None
+            )
+            put(root, pack(found, packer, to, many, place, extracted))
+            if from_ is None and one.name == "COPY" and packer.digest != content:
                 raise ImageError("the context was changed while it was copied")
             return 0
 

@@ -201,16 +201,18 @@ def decompressor(source):
 
 
 class Chunks:
-    """An iterable of bytes as an object with read(n), as `Store.add` takes it."""
+    """An iterable of bytes as an object with read(n)."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        for chunk in self._chunks:
-            if chunk:
-                return chunk
-        return b""
+        """At most so many bytes; b"" at the end."""
+        while not self._rest and (chunk := next(self._chunks, None)) is not None:
+            self._rest = memoryview(chunk)
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(part)
 
 
 class Compressed:

@@ -25,7 +25,7 @@ INSTRUCTIONS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "ENTRYPOINT": ("command", 0, 0, ()),
     "ENV": ("pairs", 1, 0, ()),
     "EXPOSE": ("words", 1, 0, ()),
-    "FROM": ("words", 1, 3, ("platform",)),
+    "FROM": ("words", 1, 3, ()),
     "LABEL": ("pairs", 1, 0, ()),
     "RUN": ("command", 1, 0, ()),
     "SHELL": ("command", 1, 0, ()),
@@ -35,6 +35,7 @@ INSTRUCTIONS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {
     "WORKDIR": ("line", 1, 1, ()),
 }
 REFUSED = ("HEALTHCHECK", "MAINTAINER", "ONBUILD")  # of docker's; anything else is a typing error
+ESCAPE = "\\"
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _HEREDOC = re.compile(r"\d*<<(-?)([^<]+)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?$!-]")
@@ -79,7 +80,6 @@ class Containerfile:
     def __init__(self, data: bytes, name: str = "Containerfile") -> None:
         """Raises ImageError that names the line."""
         self.name = name
-        self.escape = "\\"
         self.notices: list[str] = []
         self.arguments: list[Instruction] = []
         self.stages: list[Stage] = []
@@ -101,24 +101,15 @@ class Containerfile:
         return ImageError(f"{self.name}:{line}: {what}", hint, exit_code)
 
     def _directives(self) -> None:
-        seen = set()
         while self._at < len(self._lines):
             found = _DIRECTIVE.fullmatch(self._lines[self._at].strip())
-            if not found:
+            key = found[1].lower() if found else ""
+            if key not in ("escape", "syntax", "check"):
                 return
             self._at += 1
-            key, value = found[1].lower(), found[2]
-            if key not in ("escape", "syntax", "check"):
-                return  # a comment that looks like one
-            if key in seen:
-                raise self.error(self._at, f"# {key}= for the second time")
-            seen.add(key)
-            if key == "escape":
-                if value not in ("\\", "`"):
-                    raise self.error(self._at, f"# escape={value}: either \\ or `")
-                self.escape = value
-            else:
-                self.notices.append(f"{self.name}:{self._at}: # {key}= is ignored")
+            if found and key == "escape" and found[2] != ESCAPE:
+                raise self.error(self._at, f"# escape={found[2]} is not supported")
+            self.notices.append(f"{self.name}:{self._at}: # {key}= is ignored")
 
     def _joined(self) -> tuple[int, str]:
         """The next instruction in one line, and where it began; comments in it are left out."""
@@ -131,7 +122,7 @@ class Containerfile:
                 continue
             begin = begin or self._at
             shorter = part.rstrip(" \t")
-            goes_on = shorter.endswith(self.escape) and not shorter.endswith(2 * self.escape)
+            goes_on = shorter.endswith(ESCAPE) and not shorter.endswith(2 * ESCAPE)
             text += shorter[:-1] if goes_on else part
             if not goes_on:
                 break
@@ -244,7 +235,7 @@ class Containerfile:
                 continue
             if escaped:
                 escaped = False
-            elif char == self.escape and quote != "'":
+            elif char == ESCAPE and quote != "'":
                 escaped = True
             elif char in ("'", '"') and quote in ("", char):
                 quote = "" if quote else char
@@ -273,8 +264,8 @@ class Containerfile:
             at += 1
             if char == stop:
                 return found, at
-            if char == self.escape:
-                if quoted and text[at : at + 1] not in (stop, "$", self.escape):
+            if char == ESCAPE:
+                if quoted and text[at : at + 1] not in (stop, "$", ESCAPE):
                     found += char
                 found += text[at : at + 1]
                 at += 1

@@ -1,8 +1,9 @@
 """COPY: files of a build context, or of another image, found, hashed, and copied into an image.
 
 Both sides are strangers'. A source is resolved beneath the context (openat2(2), RESOLVE_BENEATH;
-in another image RESOLVE_IN_ROOT), what is below it is never followed; each directory of the target
-is resolved as a process in the image would (RESOLVE_IN_ROOT).
+in another image RESOLVE_IN_ROOT), what is below it is never followed. It becomes a tar, and that is
+unpacked over the image as `unpack` does it: each directory of the target is resolved as a process
+in the image would.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import os
 import posixpath
 import re
 import stat
+import time
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 from ..kernel import mounts
 from ..kernel.syscalls import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from ..runtime.errors import kernel_words
-from . import rootless
+from . import rootless, tar_write
 from .errors import ImageError
 from .ignore import Ignore, translate
-from .tar_write import xattrs_of
+from .tar_read import DIRECTORY as DIRECTORY_ENTRY
+from .tar_read import SYMLINK
 
-CHUNK = 1 << 20
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -90,20 +93,14 @@ class Source:
         return [(self, one) for one in sorted(found, key=os.fsencode)]
 
 
-def make_directory(root: str, path: str) -> None:
-    """Make a directory, root's own, in a root file system, and what is missing above it."""
-    target = Source(root)
-    os.close(Copier(Ignore(), None, None, target.fd).make(path))
-
-
-def copy(
-    jobs: list[tuple[Source, str]], copier: Copier, to: str, into: bool, archives: str = "",
-    extracted: Copier | None = None,
-) -> None:  # fmt: skip
-    """Copy files, each found in a source, and what is in directories, by COPY's rules.
+def pack(
+    jobs: list[tuple[Source, str]], packer: Packer, to: str, into: bool, archives: str = "",
+    extracted: Packer | None = None,
+) -> Iterator[bytes]:  # fmt: skip
+    """Files, each found in a source, and what is in directories, as a tar, by COPY's rules.
 
     into      `to` is a directory that files come into
-    archives  an empty directory: ADD unpacks tars there, and `extracted` copies that
+    archives  an empty directory: ADD unpacks tars there, and `extracted` packs that
     """
     for source, path in jobs:
         fd = source.open(path)
@@ -115,14 +112,40 @@ def copy(
                 unpacked = f"{archives}/{path.replace('/', '_')}"
                 os.mkdir(unpacked)
                 extract(fd, unpacked, path, rootless.has_other_ids())
-                inner = Source(unpacked)
-                extracted.add(inner.fd, "", to)
+                yield from extracted.add(Source(unpacked).open("."), "", to)
                 continue
             name = posixpath.basename(path)
             inside = "" if path == "." else path
-            copier.add(fd, inside, posixpath.join(to, name) if into and is_file else to)
+            yield from packer.add(fd, inside, posixpath.join(to, name) if into and is_file else to)
         finally:
             os.close(fd)
+    yield tar_write.END
+
+
+def put(root: str, tar: Iterable[bytes]) -> None:
+    """Unpack what `pack` gives over what there is of an image. Raises ImageError, OSError."""
+    from .compression import Chunks, Plain
+    from .unpack import unpack
+
+    with Plain(Chunks(tar), "into the image") as stream:
+        unpack(stream, root, rootless.overlay_prefix(), onto=True)
+
+
+def make_directory(root: str, path: str) -> None:
+    """Make a directory, root's own, in a root file system, and what is missing above it."""
+    put(root, [*Packer(Ignore(), (0, 0), None).parents(f"{path}/."), tar_write.END])
+
+
+def is_directory(root: str, path: str) -> bool:
+    """Whether there is a directory, or a symlink to one, at a path of a root file system."""
+    top = os.open(root, DIRECTORY)
+    try:
+        os.close(mounts.open_in_root(top, path, os.O_PATH | os.O_DIRECTORY))
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    finally:
+        os.close(top)
 
 
 def is_tar(fd: int) -> bool:
@@ -150,170 +173,85 @@ def _reopened(fd: int):
     return open(f"/proc/self/fd/{fd}", "rb", buffering=0)
 
 
-class Copier:
-    """Copies files, or only looks at them; `digest` is that of all that it has seen.
+class Packer(tar_write.Files):
+    """Files as a tar; `digest` is that of all that was packed, whatever owner and mode they get.
 
     owner  (uid, gid) of all; None: as they are
     mode   of all but symlinks; None: as they are
-    root   a descriptor of the root file system to copy into; -1 only looks
     """
 
-    def __init__(
-        self, ignored: Ignore, owner: tuple[int, int] | None, mode: int | None, root: int = -1
-    ) -> None:
-        self._ignored, self._owner, self._mode, self._root = ignored, owner, mode, root
+    def __init__(self, ignored: Ignore, owner: tuple[int, int] | None, mode: int | None) -> None:
+        super().__init__()
+        self._ignored, self._owner, self._mode = ignored, owner, mode
         self._hasher = sha256()
-        self._linked: dict[tuple[int, int], tuple[str, str]] = {}
+        self._inside = ""
+        self._first: dict[tuple[int, int], str] = {}
 
     @property
     def digest(self) -> str:
         return self._hasher.hexdigest()
 
-    def add(self, fd: int, inside: str, to: str) -> None:
-        """Copy what an O_PATH descriptor is of, and what is in it.
+    def add(self, fd: int, inside: str, to: str) -> Iterator[bytes]:
+        """What an O_PATH descriptor is of, and what is in it.
 
         inside  its path in the source, "" for the source itself
         to      its absolute path in the target
-
-        Raises ImageError.
         """
-        try:
-            self._add(fd, inside, to)
-        except (OSError, RecursionError) as error:
-            number = getattr(error, "errno", 0)
-            hint = "more ids in /etc/subuid and /etc/subgid" if number == errno.EINVAL else ""
-            what = kernel_words(number) if number else "nested too deep"
-            raise ImageError(f"{inside or '.'!a} to {to!a}: {what}", hint) from None
+        yield from self.parents(to)
+        yield from self._add(fd, inside, to)
 
-    def is_directory(self, path: str) -> bool:
-        """Whether there is a directory, or a symlink to one, at a path of the target."""
-        try:
-            os.close(mounts.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY))
-            return True
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+    def parents(self, path: str) -> Iterator[bytes]:
+        """Directories above a path, for where they are missing."""
+        parts = path.strip("/").split("/")
+        for count in range(1, len(parts)):
+            name = os.fsencode("/".join(parts[:count]))
+            uid, gid = self._owner or (0, 0)
+            yield tar_write.header(name, DIRECTORY_ENTRY, 0o755, uid, gid, mtime=int(time.time()))
 
-    def make(self, path: str) -> int:
-        """Open a directory of the target; what is missing of its path is made. Raises OSError."""
-        try:
-            return mounts.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
-            parent, name = self._parent(path)
-        try:
-            os.mkdir(name, 0o755, dir_fd=parent)
-            self._own(parent, name, (0, 0))
-        finally:
-            os.close(parent)
-        return mounts.open_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
-
-    def _parent(self, path: str) -> tuple[int, str]:
-        directory, _, name = path.rstrip("/").rpartition("/")
-        return self.make(directory or "/"), name
-
-    def _own(self, parent: int, name: str, owner: tuple[int, int]) -> None:
-        if self._owner or owner != (0, 0):
-            os.chown(name, *(self._owner or owner), dir_fd=parent, follow_symlinks=False)
-
-    def _add(self, fd: int, inside: str, to: str) -> None:
-        now = os.fstat(fd)
-        kind = stat.S_IFMT(now.st_mode)
+    def _add(self, fd: int, inside: str, to: str) -> Iterator[bytes]:
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         ignored = bool(inside) and self._ignored(inside)
-        if kind == stat.S_IFDIR:
-            if not ignored or self._ignored.has_exceptions:
-                self._directory(fd, now, inside, to, ignored)
+        if not ignored:
+            self._inside = inside
+            yield from self.entry(os.fsencode(to).strip(b"/") or b".", fd)
+        elif is_directory and self._ignored.has_exceptions:
+            below = self._directory(fd, inside, to)
+            if first := next(below, b""):  # something in it is not ignored: it is made for that
+                yield from self.parents(f"{to}/.")
+                yield first
+                yield from below
             return
-        if ignored or kind == stat.S_IFSOCK:
-            return
-        first = self._linked.get((now.st_dev, now.st_ino)) if now.st_nlink > 1 else None
-        self._linked.setdefault((now.st_dev, now.st_ino), (inside, to))
-        link = os.readlink("", dir_fd=fd) if kind == stat.S_IFLNK else ""
-        xattrs = self._describe(fd, now, inside, first[0] if first else link)
-        if self._root < 0:
-            if kind == stat.S_IFREG and not first:
-                self._content(fd, -1)
-            return
-        parent, name = self._parent(to)
-        try:
-            if not self.is_directory(to) or kind == stat.S_IFLNK:
-                try:
-                    os.unlink(name, dir_fd=parent)
-                except FileNotFoundError:
-                    pass
-            if first:
-                target, linked = self._parent(first[1])
-                try:
-                    os.link(linked, name, src_dir_fd=target, dst_dir_fd=parent)
-                finally:
-                    os.close(target)
-                return
-            if kind == stat.S_IFLNK:
-                os.symlink(link, name, dir_fd=parent)
-            elif kind == stat.S_IFREG:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                made = os.open(name, flags, 0o600, dir_fd=parent)
-                try:
-                    self._content(fd, made)
-                finally:
-                    os.close(made)
-            else:
-                os.mknod(name, kind | 0o600, now.st_rdev, dir_fd=parent)
-            self._finish(parent, name, now, xattrs)
-        finally:
-            os.close(parent)
+        if is_directory and not ignored:
+            yield from self._directory(fd, inside, to)
 
-    def _directory(self, fd: int, now: os.stat_result, inside: str, to: str, ignored: bool) -> None:
-        new = False
-        if not ignored:  # else it is made when something in it is not
-            xattrs = self._describe(fd, now, inside, "")
-            new = self._root >= 0 and not self.is_directory(to)
-        if new:
-            parent, name = self._parent(to)
-            os.mkdir(name, 0o700, dir_fd=parent)
+    def _directory(self, fd: int, inside: str, to: str) -> Iterator[bytes]:
+        opened = os.open(".", DIRECTORY, dir_fd=fd)
         try:
-            opened = os.open(".", DIRECTORY, dir_fd=fd)
-            try:
-                for child in sorted(os.listdir(opened), key=os.fsencode):
-                    inner = os.open(child, PATH, dir_fd=opened)
-                    try:
-                        self._add(inner, posixpath.join(inside, child), posixpath.join(to, child))
-                    finally:
-                        os.close(inner)
-            finally:
-                os.close(opened)
-            if new:
-                self._finish(parent, name, now, xattrs)
+            for child in sorted(os.listdir(opened), key=os.fsencode):
+                inner = os.open(child, PATH, dir_fd=opened)
+                try:
+                    names = (posixpath.join(inside, child), posixpath.join(to, child))
+                    yield from self._add(inner, *names)
+                finally:
+                    os.close(inner)
         finally:
-            if new:
-                os.close(parent)
+            os.close(opened)
 
-    def _describe(self, fd: int, now: os.stat_result, inside: str, link: str) -> dict:
-        """Hash what a file is, but for its content and time; returns its extended attributes."""
-        xattrs = (
-            {} if stat.S_ISLNK(now.st_mode) else xattrs_of(b"/proc/self/fd/%d" % fd, follow=True)
-        )
+    def head(self, name, kind, now: os.stat_result, link, size, xattrs) -> bytes:
+        first = self._first.setdefault((now.st_dev, now.st_ino), self._inside)
         owner = None if self._owner else (now.st_uid, now.st_gid)
-        told = (inside, now.st_mode, owner, now.st_rdev, link, sorted(xattrs.items()))
+        what = (now.st_mode, owner, now.st_rdev, link if kind == SYMLINK else b"")
+        told = (self._inside, first, *what, sorted(xattrs.items()))
         self._hasher.update(ascii(told).encode())
-        return xattrs
+        mode = stat.S_IMODE(now.st_mode)
+        if self._mode is not None and kind != SYMLINK:
+            mode = self._mode
+        return tar_write.header(
+            name, kind, mode, *(self._owner or (now.st_uid, now.st_gid)), size,
+            now.st_mtime_ns // 10**9, link, now.st_rdev, xattrs,
+        )  # fmt: skip
 
-    def _content(self, fd: int, to: int) -> None:
-        hasher = sha256()
-        source = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while part := os.read(source, CHUNK):
-                hasher.update(part)
-                while to >= 0 and part:
-                    part = part[os.write(to, part) :]
-        finally:
-            os.close(source)
-        self._hasher.update(hasher.digest())
-
-    def _finish(self, parent: int, name: str, now: os.stat_result, xattrs: dict) -> None:
-        self._own(parent, name, (now.st_uid, now.st_gid))
-        if not stat.S_ISLNK(now.st_mode):
-            mode = stat.S_IMODE(now.st_mode) if self._mode is None else self._mode
-            os.chmod(name, mode, dir_fd=parent)
-        for key, value in xattrs.items():  # after chown(2), which takes capabilities away
-            os.setxattr(os.fsencode(f"/proc/self/fd/{parent}/{name}"), key, value)
-        times = (now.st_mtime_ns, now.st_mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+    def content(self, fd: int, size: int, name: bytes) -> Iterator[bytes]:
+        for part in super().content(fd, size, name):
+            self._hasher.update(part)
+            yield part

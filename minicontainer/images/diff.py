@@ -38,20 +38,25 @@ def _directory(files: tar_write.Files, fd: int, path: bytes, opaque: str) -> Ite
     if opaque and path and _has_xattr(fd, opaque):
         yield tar_write.header(path + OPAQUE, REGULAR, 0o644)
     for name in sorted(map(os.fsencode, os.listdir(fd))):
+        file = -1
         try:
-            now = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            now = os.fstat(file)
             if opaque and is_whiteout(now):
                 yield tar_write.header(path + WHITEOUT + name, REGULAR, 0o644)
                 continue
-            yield from files.entry(path + name, fd, name)
+            yield from files.entry(path + name, file)
             if stat.S_ISDIR(now.st_mode):
-                inner = os.open(name, DIRECTORY_FLAGS, dir_fd=fd)
+                inner = os.open(b".", DIRECTORY_FLAGS, dir_fd=file)
                 try:
                     yield from _directory(files, inner, path + name + b"/", opaque)
                 finally:
                     os.close(inner)
         except FileNotFoundError:
             continue  # a running container removed it
+        finally:
+            if file >= 0:
+                os.close(file)
 
 
 def _has_xattr(fd: int, name: str) -> bool:

@@ -52,10 +52,9 @@ def tar(layers: list[str], overlay: str, newest: int | None = None) -> Iterator[
     """The merged tree as a plain tar, in pieces: `export`."""
     files = tar_write.Files(newest)
     for name, path, _ in merged(layers, overlay):
-        directory, _, file = path.rpartition(b"/")
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            yield from files.entry(name or b".", fd, file)
+            yield from files.entry(name or b".", fd)
         finally:
             os.close(fd)
     yield tar_write.END

@@ -42,45 +42,52 @@ class Files:
         self.newest = newest
         self._linked: dict[tuple[int, int], bytes] = {}
 
-    def entry(self, name: bytes, directory: int, file: bytes) -> Iterator[bytes]:
-        """The file `file` in an open directory as entry `name`; a socket is none.
+    def entry(self, name: bytes, file: int) -> Iterator[bytes]:
+        """The file that an O_PATH descriptor is of, as entry `name`; a socket is none.
 
-        The directory may be a running container's: nothing is followed or opened but regular files.
-        Raises OSError; FileNotFoundError when the file went away.
+        It may be a running container's. Raises OSError.
         """
-        now = os.stat(file, dir_fd=directory, follow_symlinks=False)
+        now = os.fstat(file)
         kind = KINDS.get(stat.S_IFMT(now.st_mode))
         if kind is None:
             return
-        link, size = b"", 0
-        if kind == SYMLINK:
-            link = os.readlink(file, dir_fd=directory)
-        elif kind != DIRECTORY and now.st_nlink > 1:
-            first = self._linked.setdefault((now.st_dev, now.st_ino), name)
-            if first != name:
-                yield self._header(name, LINK, now, first, 0, {})
-                return
-        if kind != REGULAR:
-            path = b"/proc/self/fd/%d/%s" % (directory, file)
-            yield self._header(name, kind, now, link, size, xattrs_of(path))
-            return
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(file, flags, dir_fd=directory)
+        link, size, content = b"", 0, -1
         try:
-            now = os.fstat(fd)
-            if not stat.S_ISREG(now.st_mode):
-                raise OSError(5, f"{os.fsdecode(name)} changed while it was read")
-            yield self._header(name, kind, now, link, now.st_size, xattrs_of(fd))
-            yield from _content(fd, now.st_size, name)
+            if kind == SYMLINK:
+                link = os.readlink(b"", dir_fd=file)
+            elif kind != DIRECTORY and now.st_nlink > 1:
+                first = self._linked.setdefault((now.st_dev, now.st_ino), name)
+                if first != name:
+                    kind, link = LINK, first
+            if kind == REGULAR:
+                content = os.open(b"/proc/self/fd/%d" % file, os.O_RDONLY | os.O_CLOEXEC)
+                now = os.fstat(content)
+                size = now.st_size
+            xattrs = {} if kind == LINK else xattrs_of(b"/proc/self/fd/%d" % file)
+            yield self.head(name, kind, now, link, size, xattrs)
+            yield from self.content(content, size, name)
         finally:
-            os.close(fd)
+            if content >= 0:
+                os.close(content)
 
-    def _header(self, name, kind, now: os.stat_result, link, size, xattrs) -> bytes:
+    def head(self, name, kind, now: os.stat_result, link, size, xattrs) -> bytes:
+        """An entry's header."""
         mtime = now.st_mtime_ns // 10**9
         return header(
             name, kind, stat.S_IMODE(now.st_mode), now.st_uid, now.st_gid, size,
             mtime if self.newest is None else min(mtime, self.newest), link, now.st_rdev, xattrs,
         )  # fmt: skip
+
+    def content(self, fd: int, size: int, name: bytes) -> Iterator[bytes]:
+        """What follows it."""
+        left = size
+        while left:
+            part = os.read(fd, min(CHUNK, left))
+            if not part:
+                raise OSError(5, f"{os.fsdecode(name)} became shorter while it was read")
+            left -= len(part)
+            yield part
+        yield padding(size)
 
 
 def header(
@@ -131,23 +138,11 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (total, key, value)
 
 
-def _content(fd: int, size: int, name: bytes) -> Iterator[bytes]:
-    left = size
-    while left:
-        part = os.read(fd, min(CHUNK, left))
-        if not part:
-            raise OSError(5, f"{os.fsdecode(name)} became shorter while it was read")
-        left -= len(part)
-        yield part
-    yield padding(size)
-
-
-def xattrs_of(file: int | bytes, follow: bool = False) -> dict[bytes, bytes]:
+def xattrs_of(file: bytes) -> dict[bytes, bytes]:
     """The extended attributes that a layer keeps."""
     found = {}
-    follow = follow or isinstance(file, int)
-    for name in os.listxattr(file, follow_symlinks=follow):
+    for name in os.listxattr(file):
         key = os.fsencode(name)
         if key.startswith(XATTRS) and not key.startswith(OVERLAY_XATTR):
-            found[key] = os.getxattr(file, name, follow_symlinks=follow)
+            found[key] = os.getxattr(file, name)
     return found

@@ -32,19 +32,21 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def unpack(
     stream: Plain, directory: str, overlay: str = "trusted.overlay.", devices: bool = True,
-    owners: bool = True, limits: Limits | None = None,
+    owners: bool = True, limits: Limits | None = None, onto: bool = False,
 ) -> list[bytes]:  # fmt: skip
     """Unpack a tar into an empty directory.
 
     overlay  prefix of the extended attributes of overlayfs: user.overlay. in a user namespace
     devices  whether device nodes are made; else an image with some is refused
     owners   whether files get the owners of the tar; else all are the caller's
+    onto     the directory has files: directories that are there stay as they are, and nothing that
+             is not one comes in their place; no name means a whiteout
 
     Returns the directories that had to be made because the tar has no entry for them. Raises
     ImageError that names layer and entry; the directory is then to be thrown away.
     """
     root = os.open(directory, DIRECTORY_FLAGS)
-    tree = _Tree(root, overlay.encode(), devices, owners)
+    tree = _Tree(root, overlay.encode(), devices, owners, onto)
     maximum = (limits or Limits()).entries
     try:
         for count, entry in enumerate(tar_read.entries(stream)):
@@ -59,7 +61,8 @@ def unpack(
                 tree.finish_directory(path, entry)
             except OSError as error:
                 raise tree.named(stream, path, error) from None
-        tree.finish_implicit()
+        if not onto:
+            tree.finish_implicit()
     finally:
         tree.close()
     return tree.implicit
@@ -70,11 +73,12 @@ class _Refused(Exception):
 
 
 class _Tree:
-    def __init__(self, root: int, overlay: bytes, devices: bool, owners: bool) -> None:
+    def __init__(self, root: int, overlay: bytes, devices: bool, owners: bool, onto: bool) -> None:
         self.root = root
         self.opaque = overlay + b"opaque"
         self.devices = devices
         self.owners = owners
+        self.onto = onto
         self.me = (os.geteuid(), os.getegid())
         self.directories: dict[bytes, Entry] = {}
         self.implicit: list[bytes] = []
@@ -99,16 +103,19 @@ class _Tree:
         if not path:
             if entry.kind != DIRECTORY:
                 raise _Refused("the root must be a directory")
-            self.directories[path] = entry
+            if not self.onto:
+                self.directories[path] = entry
             return None
         directory, _, name = path.rpartition(b"/")
         parent = self.parent(directory)
-        if name.startswith(WHITEOUT):
+        if name.startswith(WHITEOUT) and not self.onto:
             return self.whiteout(parent, name)
         if entry.kind == REGULAR:
             self.regular(parent, name, entry, stream)
         elif entry.kind == DIRECTORY:
-            self.make_directory(parent, name)
+            if self.onto and self.is_directory(path):
+                return None
+            self.make_directory(parent, name, instead_of_others=not self.onto)
             self.directories[path] = entry
         else:
             if entry.kind == LINK:
@@ -155,6 +162,14 @@ class _Tree:
         self._open[path] = fd
         return fd
 
+    def is_directory(self, path: bytes) -> bool:
+        """Or a symlink to one."""
+        try:
+            self.parent(path, make=False)
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def make(self, parent: int, name: bytes, make) -> None:
         """Call `make`; when the tar has had this name already, the later entry wins."""
         try:
@@ -165,6 +180,8 @@ class _Tree:
 
     def remove(self, parent: int, name: bytes) -> None:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode) and self.onto:
+            raise _Refused("there is a directory at its place")
         if stat.S_ISDIR(mode):
             shutil.rmtree(name, dir_fd=parent)
         else:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import stat
 
+from ..images import overlay, rootless, users
+from ..images.errors import ImageError
 from ..kernel import capabilities, mountfd, mounts, seccomp_default
 from ..options import UsageError
 from ..runtime import home, jsonfile, spec
 from ..runtime.config import RLIMITS
 from ..runtime.errors import kernel_words
 from ..runtime.steps import Step
-from . import overlay, rootless, users
-from .errors import ImageError
 
 PERIOD = 100_000  # µs, the kernel's and docker's default
 UNLIMITED = 2**64 - 1  # RLIM_INFINITY
