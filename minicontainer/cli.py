@@ -48,6 +48,7 @@ IMAGE_OPTIONS = [
            default=[]),
     Option("--privileged", help="refused, with what to take instead", default=False),
     Option("--stop-signal", metavar="NAME", help="what `stop` sends"),
+    Option("--log-opt", metavar="max-size=SIZE", help="of the log of --detach; 64m", default=[]),
     Option("--label", "-l", metavar="NAME=VALUE", help="a note on it", default=[]),
     Option("--pull", metavar="missing|never|always", help="whether to fetch the image",
            default="missing"),

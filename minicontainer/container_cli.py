@@ -6,7 +6,8 @@ import os
 import sys
 import time
 
-from .engine import attend, containers
+from .engine import attend as life
+from .engine import containers, logs
 from .engine.containers import Container
 from .images import rootless
 from .images.errors import ImageError
@@ -39,18 +40,18 @@ def run(options: dict, args: list[str]) -> int:
         return 0
     container = _made(options, args)
     if options["detach"]:
-        attend.detach(container)
+        life.detach(container)
         print(container.name)
         return 0
 
-    def on_start(started: attend.Kept) -> None:
+    def on_start(started: life.Kept) -> None:
         if options["trace"]:
             print_trace(started.steps, as_json=options["trace"] == "json")
 
-    return attend.run(container, options["interactive"], bool(options["trace"]), on_start)
+    return life.run(container, options["interactive"], bool(options["trace"]), on_start)
 
 
-def start_request(request: dict, stdio: list[int]) -> attend.Kept:
+def start_request(request: dict, stdio: list[int]) -> life.Kept:
     """For the library: a request of `client.run`. Raises ContainerError."""
     from .cli import RUN_OPTIONS
 
@@ -60,7 +61,7 @@ def start_request(request: dict, stdio: list[int]) -> attend.Kept:
         if rest or options["rootfs"] or options["detach"] or options["tty"]:
             raise UsageError(f"options: {request['options']}: not here")
         container = _made({**options, **given, "rm": True}, [request["image"], *request["args"]])
-        return attend.Kept(container, stdio, request["trace"])
+        return life.Kept(container, stdio, request["trace"])
     except UsageError as error:
         raise ContainerError(str(error)) from None
 
@@ -69,7 +70,7 @@ def explained(options: dict, args: list[str]) -> list[dict]:
     """The plan as data; the image is fetched and unpacked for it, and nothing else is left."""
     container = _made(options, args)
     try:
-        return plan.describe(attend.planned(container)[0])
+        return plan.describe(life.planned(container)[0])
     finally:
         container.remove(say)
 
@@ -83,7 +84,7 @@ def _made(options: dict, args: list[str]) -> Container:
     image = _image(store, args[0], options["pull"])
     # Of a container that nobody could name, nothing is kept
     chosen = {**options, "rm": options["rm"] or not (options["name"] or options["detach"])}
-    return attend.prepare(store, image, chosen, args[1:])
+    return life.prepare(store, image, chosen, args[1:])
 
 
 def _image(store: Store, name: str, pull: str) -> Image:
@@ -144,35 +145,35 @@ def _since(when: int | None) -> str:
     return f"{seconds} s"
 
 
-def logs(_: Store, options: dict, words: list[str]) -> None:
+def logs_(_: Store, options: dict, words: list[str]) -> None:
     """`minicontainer logs`: what a detached container printed, each stream to ours."""
     container = containers.find(words[0])
-    streams = {b"stdout": sys.stdout.buffer, b"stderr": sys.stderr.buffer}
-    try:
-        file = open(container.file(containers.LOG), "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        if container.record.get("detached"):
-            return  # nothing yet
+    if not container.record.get("detached"):
         raise ContainerError(
             f"{container.name} has no log", hint="only what was started with --detach has one"
-        ) from None
-    with file:
-        rest = b""
-        while True:
-            ended = container.status() == "exited" or not container.attended()
-            rest += file.read(1 << 20)
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                when, stream, kind, text = line.split(b" ", 3)
-                if options["timestamps"]:
-                    text = when + b" " + text
-                streams[stream].write(text + (b"\n" if kind == b"F" else b""))
-            for one in streams.values():
-                one.flush()
-            if not lines:
-                if ended or not options["follow"]:
-                    return
-                time.sleep(0.1)
+        )
+    for line in logs.lines(container, options["follow"]):
+        _print_logged(line, options["timestamps"])
+
+
+def _print_logged(line: bytes, timestamps: bool = False) -> None:
+    when, stream, kind, text = line.split(b" ", 3)
+    to = sys.stdout.buffer if stream == b"stdout" else sys.stderr.buffer
+    to.write((when + b" " if timestamps else b"") + text + (b"\n" if kind == b"F" else b""))
+    to.flush()
+
+
+def attach(_: Store, __: dict, words: list[str]) -> int:
+    """`minicontainer attach`: its output from now on, and its exit status."""
+    container, _state = _running(words[0])
+    if not container.record.get("detached"):
+        raise ContainerError(f"{container.name} is in the foreground of another terminal")
+    for line in logs.lines(container, follow=True, old=False):
+        _print_logged(line)
+    exit_status = containers.find(container.name).record.get("exit")
+    if exit_status is None:
+        raise ContainerError(f"how {container.name} ended is not known: who stood by it was killed")
+    return exit_status
 
 
 def exec_(_: Store, options: dict, words: list[str]) -> int:
@@ -225,12 +226,16 @@ def kill(_: Store, options: dict, names: list[str]) -> None:
 
 def stop(_: Store, options: dict, names: list[str]) -> None:
     """`minicontainer stop`: asks, waits, kills."""
-    if not options["time"].isdecimal():
-        raise UsageError(f"--time {options['time']}: whole seconds")
     for name in names:
         container = containers.find(name)
-        container.stop(signal_number(container.record["stop_signal"]), int(options["time"]))
+        _stop(container, options["time"])
         print(container.name)
+
+
+def _stop(container: Container, seconds: str) -> None:
+    if not seconds.isdecimal():
+        raise UsageError(f"--time {seconds}: whole seconds")
+    container.stop(signal_number(container.record["stop_signal"]), int(seconds))
 
 
 def start(_: Store, options: dict, names: list[str]) -> None:
@@ -241,8 +246,16 @@ def start(_: Store, options: dict, names: list[str]) -> None:
             raise ContainerError(f"{container.name} was never complete: remove it")
         container.stand_by()
         container.end(say)  # what a killed process left
-        attend.detach(container)
+        life.detach(container)
         print(container.name)
+
+
+def restart(store: Store, options: dict, names: list[str]) -> None:
+    """`minicontainer restart`."""
+    for name in names:
+        container = containers.find(name)
+        _stop(container, options["time"])
+        start(store, {}, [container.name])
 
 
 def rm(_: Store, options: dict, names: list[str]) -> None:
@@ -279,6 +292,7 @@ def gc(store: Store, options: dict, words: list[str]) -> None:
     collect(store, options, words)
 
 
+_TIME = Option("--time", "-t", metavar="SECONDS", help="to wait before it is killed", default="10")
 _ENV_FILE = Option("--env-file", metavar="FILE", help="variables, one a line", default=[])
 COMMANDS = {
     "ps": command(
@@ -297,16 +311,25 @@ COMMANDS = {
         Option("--workdir", "-w", metavar="DIR", help="working directory"),
     ),
     "logs": command(
-        logs, "CONTAINER", "what a detached container printed",
-        "Show what a detached container printed, on stdout and stderr as it did.", "logs -f web",
+        logs_, "CONTAINER", "what a detached container printed",
+        "Show what a detached container printed, on stdout and stderr as it did. Of a lot it is\n"
+        "what came last: see run --log-opt.", "logs -f web",
         Option("--follow", "-f", help="go on until it ends", default=False),
         Option("--timestamps", "-t", help="with the time of each line", default=False),
     ),
     "stop": command(
         stop, "CONTAINER [CONTAINER...]", "end a container",
         "Send the image's stop signal, SIGTERM by default; kill what has not ended in time.",
-        "stop -t 2 web",
-        Option("--time", "-t", metavar="SECONDS", help="to wait before it is killed", default="10"),
+        "stop -t 2 web", _TIME,
+    ),
+    "restart": command(
+        restart, "CONTAINER [CONTAINER...]", "end a container and start it again",
+        "What `stop` does, then what `start` does.", "restart web", _TIME,
+    ),
+    "attach": command(
+        attach, "CONTAINER", "see what a detached container prints from now on",
+        "Show what a detached container prints from now on; the exit status is the container's.\n"
+        "Ctrl-C leaves it running. What is typed does not go to it: see exec -it.", "attach web",
     ),
     "kill": command(
         kill, "CONTAINER [CONTAINER...]", "send a signal to a container",

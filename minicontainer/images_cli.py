@@ -138,7 +138,9 @@ def gc(store: Store, options: dict, _: list[str]) -> None:
 
 def fsck(store: Store, options: dict, _: list[str]) -> int:
     """`minicontainer fsck`: the exit status is 1 when something is wrong."""
-    wrong = store.fsck()
+    from .engine import containers
+
+    wrong = [*store.fsck(), *containers.check()]
     if options["json"]:
         _print_json(wrong)
     else:
@@ -261,7 +263,9 @@ COMMANDS = {
     ),
     "fsck": command(
         fsck, "", "check the store of images",
-        "Read all that is stored and say what is wrong with it; status 1 when something is.",
+        "Read all that is stored and say what is wrong with it; status 1 when something is.\n"
+        "Of layers that are unpacked it sees that they are there, where a container needs them;\n"
+        "not what is in them: what `gc` removes is unpacked anew from what was checked.",
         "fsck", _JSON,
     ),
 }  # fmt: skip

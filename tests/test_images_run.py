@@ -546,6 +546,64 @@ def test_logs_follow_and_keep_both_streams_apart(host: Host) -> None:
     assert re.match(r"20\d\d-\d\d-\d\dT[\d:.]+Z one\n", host("logs", "-t", host.mine).stdout)
 
 
+def test_a_log_keeps_what_came_last_within_its_limit(host: Host) -> None:
+    """Followed from the first line on, across the change of files, nothing is missing."""
+    host.image("app")
+    # Each part fills one file at most: a follower looks ten times a second
+    script = "read go < /go; for n in 0 1 2; do seq $((n * 1000 + 1)) $((n * 1000 + 999)); sleep 0.5; done"
+    host.run("-d", "--name", host.mine, "--log-opt", "max-size=50k", "app", "sh", "-c",
+             f"mkfifo /go; echo made; {script}")  # fmt: skip
+    follower = host.popen("logs", "-f", host.mine, stdout=subprocess.PIPE)
+    until(lambda: "made" in host("logs", host.mine).stdout)
+    attached = host.popen("attach", host.mine, stdout=subprocess.PIPE)
+    until(lambda: glob.glob(f"/proc/{attached.pid}/fd/*") and any(
+        os.path.realpath(fd).endswith("/log") for fd in glob.glob(f"/proc/{attached.pid}/fd/*")
+    ))  # fmt: skip
+    host("exec", host.mine, "sh", "-c", "echo > /go")
+    everything = [str(n) for part in range(3) for n in range(part * 1000 + 1, part * 1000 + 1000)]
+    assert follower.communicate(timeout=30)[0].split() == ["made", *everything]
+    assert attached.communicate(timeout=30)[0].split() == everything
+    assert attached.returncode == 0
+    directory = host.data / "containers" / host.mine
+    sizes = [os.path.getsize(directory / name) for name in ("log", "log.1")]
+    assert all(0 < size <= 50 << 10 for size in sizes), sizes
+    shown = host("logs", host.mine).stdout.split()
+    assert shown == everything[-len(shown) :]
+    assert 1000 < len(shown) < 2500
+    done = host.run("-d", "--log-opt", "mode=x", "app", check=False)
+    assert "max-size=SIZE is what there is" in done.stderr
+
+
+def test_attach_gives_the_exit_status_and_restart_a_new_process(host: Host) -> None:
+    host.image("app")
+    host.run("-d", "--name", host.mine, "app", *FOREVER)
+    until(lambda: "ready" in host("logs", host.mine).stdout)
+    assert host("restart", host.mine).stdout == f"{host.mine}\n"
+    until(lambda: host("logs", host.mine).stdout == "ready\n" * 2)
+    attached = host.popen("attach", host.mine, stdout=subprocess.PIPE)
+    time.sleep(0.2)
+    attached.send_signal(signal.SIGINT)
+    assert attached.wait(10) == 130
+    assert "running" in host("ps").stdout, "Ctrl-C is for us"
+    attached = host.popen("attach", host.mine, stdout=subprocess.PIPE)
+    until(lambda: any(os.path.realpath(fd).endswith("/log")
+                      for fd in glob.glob(f"/proc/{attached.pid}/fd/*")))  # fmt: skip
+    host("stop", host.mine)
+    assert attached.wait(10) == 9
+    assert "is not running" in host("attach", host.mine, check=False).stderr
+
+
+def test_fsck_misses_the_layers_of_a_container(host: Host) -> None:
+    host.image("app")
+    host.run("--name", host.mine, "app", "true")
+    assert host("fsck").stdout.endswith(": consistent\n")
+    for path in (host.data / "images/layers").iterdir():
+        shutil.rmtree(path)
+    done = host("fsck", check=False)
+    assert done.returncode == 1
+    assert f"container {host.mine}: layer " in done.stdout
+
+
 def test_detached_with_a_terminal(host: Host) -> None:
     host.image("app")
     host.run("-dt", "--name", host.mine, "app", "sh", "-c", "test -t 1 && tty")

@@ -1,11 +1,8 @@
 """A container's life: who starts it stands by it, and ends it.
 
 In the foreground that is the command itself; a detached container has a process of its own, which
-writes the log. Either way the container dies with it (see the step "die with parent"), whatever
-ends it: nothing runs that nobody answers for.
-
-The log is CRI's, as podman's k8s-file: `TIME stdout|stderr F|P TEXT`, where P is a part of a line
-(https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
+writes the log (`logs`). Either way the container dies with it (see the step "die with parent"),
+whatever ends it: nothing runs that nobody answers for.
 """
 
 from __future__ import annotations
@@ -22,10 +19,9 @@ from ..runtime import config as configs
 from ..runtime import foreground, jsonfile, lifecycle, plan
 from ..runtime import state as states
 from ..runtime.errors import RUNTIME_FAILED, ContainerError
-from . import bundle, containers
+from . import bundle, containers, logs
 from .containers import Container
 
-LINE = 16 << 10  # bytes of a line of the log, as CRI has it
 MOUNT_POINTS = (
     "dev", "proc", "sys", "tmp", "etc/hosts", "etc/hostname", "etc/resolv.conf",
 )  # fmt: skip
@@ -53,6 +49,7 @@ def prepare(store: Store, image: Image, options: dict, words: list[str]) -> Cont
         container.save(
             layers=lowers, volumes=volumes, command=config["process"]["args"],
             detached=options["detach"], interactive=options["interactive"],
+            log_size=logs.limit(options["log_opt"]),
         )  # fmt: skip
     except BaseException as error:
         container.remove(_say)
@@ -204,6 +201,7 @@ def detach(container: Container) -> None:
 
     Raises ContainerError.
     """
+    container.save(detached=True)
     answers, answer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -250,7 +248,7 @@ def _monitor(container: Container, answer: int) -> None:
             os.dup2(nothing, fd)
         if started.terminal:
             streams = {started.terminal.receive(): "stdout"}
-        with Log(container.file(containers.LOG)) as log:
+        with logs.Log(container.file(containers.LOG), container.record["log_size"]) as log:
             code = started.wait(outputs={fd: log.reader(fd, streams[fd]) for fd in streams})
     except ContainerError as error:
         code = error.exit_code
@@ -262,49 +260,3 @@ def _monitor(container: Container, answer: int) -> None:
 
 def _say(text: str) -> None:
     print(f"minicontainer: {text}", file=sys.stderr)
-
-
-class Log:
-    """The log of a detached container."""
-
-    def __init__(self, path: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
-        self._rest: dict[str, bytes] = {}  # the beginning of a line, of each stream
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_) -> None:
-        for stream, rest in self._rest.items():
-            if rest:
-                self._line(stream, rest, whole=False)
-        os.close(self._fd)
-
-    def reader(self, fd: int, stream: str):
-        """What `Attended.wait` calls when there is something to read."""
-
-        def read() -> bool:
-            try:
-                data = os.read(fd, 1 << 16)
-            except OSError:  # EIO: nobody has the terminal open any more
-                return False
-            self._add(stream, data)
-            return bool(data)
-
-        return read
-
-    def _add(self, stream: str, data: bytes) -> None:
-        *lines, rest = (self._rest.get(stream, b"") + data).split(b"\n")
-        for line in lines:
-            self._line(stream, line, whole=True)
-        while len(rest) >= LINE:
-            self._line(stream, rest[:LINE], whole=False)
-            rest = rest[LINE:]
-        self._rest[stream] = rest
-
-    def _line(self, stream: str, text: bytes, whole: bool) -> None:
-        seconds, rest = divmod(time.time_ns(), 10**9)
-        when = time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:09}Z", time.gmtime(seconds))
-        head = f"{when} {stream} {'F' if whole else 'P'} ".encode()
-        os.write(self._fd, head + text + b"\n")

@@ -6,7 +6,7 @@
     rootfs           where the image is mounted, in the container's mount namespace alone
     upper, work      overlayfs' directories: what the container changed
     volumes/N        anonymous volumes
-    log              of a detached one: see `attend`
+    log, log.1       of a detached one: see `logs`
 
 One mkdir(2) takes the name. What lives no longer than a boot is in `runtime.state`: pid and cgroup,
 as for every container: `minicontainer-runtime list` shows these, too.
@@ -177,6 +177,14 @@ def all_() -> list[Container]:
     """The latest first."""
     found = [_load(name) for name in names()]
     return sorted(found, key=lambda one: -one.record.get("created", 0))
+
+
+def check() -> list[str]:
+    """What is wrong, in words: containers whose layers are not there any more."""
+    return [
+        f"container {one.name}: layer {path} is not there"
+        for one in all_() for path in one.record.get("layers", ()) if not os.path.isdir(path)
+    ]  # fmt: skip
 
 
 def sweep(log) -> int:

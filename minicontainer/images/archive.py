@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from ..runtime import checks, jsonfile
 from . import commit, layers, reference, tar_read, tar_write
 from . import descriptor as d
-from .compression import Limits, Plain, kind
+from .compression import SUFFIX, Chunks, Limits, Plain, kind
 from .errors import ImageError
 from .store import CHUNK, EMPTY_INDEX, LAYOUT, Store
 from .tar_read import DIRECTORY, LINK, REGULAR, SYMLINK
@@ -122,36 +122,15 @@ def _load(store: Store, file, name: str, limits: Limits | None) -> list[str]:
     return names
 
 
-class _Member:
-    """The content of the tar's current entry, for `Store.add`."""
-
-    def __init__(self, stream: Plain, size: int) -> None:
-        self.beginning = b""
-        self._stream = stream
-        self._left = size
-
-    def read(self, size: int) -> bytes:
-        part = self._stream.read(min(size, self._left))
-        self._left -= len(part)
-        self.beginning = self.beginning or part[:512]
-        return part
-
-
 def _add(store: Store, stream: Plain, member: str, size: int) -> dict:
-    content = _Member(stream, size)
-    digest = None
     parts = member.split("/")
+    digest = None
     if len(parts) == 3 and parts[0] == "blobs":
         digest = d.check_digest(f"{parts[1]}:{parts[2]}", member)
-        if store.has(digest):
-            with open(store.path(digest), "rb") as file:
-                content.beginning = file.read(512)
-            return {**store.add(content, digest, size), "beginning": kind(content.beginning)}
     try:
-        pointer = store.add(content, digest, size)
+        return store.add(Chunks(stream.pieces(size)), digest, size)
     except EOFError as error:
         raise ImageError(f"archive: {member}: {error}") from None
-    return {**pointer, "beginning": kind(content.beginning)}
 
 
 def _oci_images(store: Store, members: dict[str, dict]) -> Iterator[tuple[str, dict]]:
@@ -183,15 +162,15 @@ def _docker_images(store: Store, members: dict[str, dict]) -> Iterator[tuple[str
     for entry in d.parse(store.read(members["manifest.json"]), listed, "manifest.json"):
         layers = []
         for one in map(member, entry["Layers"]):
-            if one["beginning"] not in ("", "gzip", "zstd"):
-                raise ImageError(f"archive: a layer compressed with {one['beginning']}")
-            media_type = d.OCI_LAYER + (one["beginning"] and f"+{one['beginning']}")
-            layers.append({"mediaType": media_type, "digest": one["digest"], "size": one["size"]})
-        config = {key: member(entry["Config"])[key] for key in ("digest", "size")}
+            with open(store.path(one["digest"]), "rb") as file:
+                compression = kind(file.read(512))
+            if compression not in SUFFIX:
+                raise ImageError(f"archive: a layer compressed with {compression}")
+            layers.append({**one, "mediaType": d.OCI_LAYER + SUFFIX[compression]})
         manifest = {
             "schemaVersion": 2,
             "mediaType": d.OCI_MANIFEST,
-            "config": {"mediaType": d.OCI_CONFIG, **config},
+            "config": {**member(entry["Config"]), "mediaType": d.OCI_CONFIG},
             "layers": layers,
         }
         pointer = store.add(jsonfile.dumps(manifest).encode(), media_type=d.OCI_MANIFEST)

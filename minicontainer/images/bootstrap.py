@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import shutil
 import signal
 import struct
@@ -124,7 +125,5 @@ class _Output:
 
 def _suite() -> str:
     """VERSION_CODENAME of os-release(5), where ID is debian."""
-    with open("/etc/os-release", encoding="utf-8") as file:
-        pairs = (line.strip().partition("=") for line in file)
-        found = {key: value.strip("\"'") for key, _, value in pairs}
+    found = platform.freedesktop_os_release()
     return found.get("VERSION_CODENAME", SUITE) if found.get("ID") == "debian" else SUITE

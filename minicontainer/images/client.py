@@ -21,6 +21,9 @@ from .transport import ATTEMPTS, Broken, Transport
 _ACCEPT = ", ".join((*d.MANIFESTS, *d.INDEXES))
 
 
+_ENOUGH = 1 << 20  # bytes after which a broken connection counts as the first one again
+
+
 class Client:
     """One repository of a registry; `with Client(name) as client:` closes the connections.
 
@@ -89,16 +92,24 @@ class Client:
             report(digest, size, size, "already there")
             return
         path = f"{self._base}/blobs/{digest}"
-        _, offset = store.partial(digest)
-        try:
-            with Download(self._http, path, blob, min(offset, size), report) as source:
-                store.add(source, digest, size, blob["mediaType"], source.position)
-        except ImageError:
-            if not offset:
-                raise
-            # What was there to resume was damaged, by a power cut for example.
-            with Download(self._http, path, blob, 0, report) as source:
-                store.add(source, digest, size, blob["mediaType"])
+        failures = arrived = 0
+        damaged = False
+        while True:
+            offset = 0 if damaged else min(store.partial(digest)[1], size)
+            try:
+                with Download(self._http, path, blob, offset, report) as source:
+                    store.add(source, digest, size, blob["mediaType"], offset)
+                break
+            except ImageError:
+                if not offset:
+                    raise
+                damaged = True  # what was there to resume, by a power cut for example
+            except Broken as error:
+                before, arrived = arrived, store.partial(digest)[1]
+                failures = 1 if arrived - before >= _ENOUGH else failures + 1
+                if failures == ATTEMPTS:
+                    raise Broken(f"{self.name.host}: {digest}: {error}") from error
+                self._http.pause(failures)
         report(digest, size, size, "pulled")
 
     def upload(self, store: Store, blob: dict, progress: Progress | None = None) -> None:

@@ -203,7 +203,7 @@ def decompressor(source):
 class Chunks:
     """An iterable of bytes as an object with read(n)."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
         self._chunks = iter(chunks)
         self._rest = memoryview(b"")
 

@@ -82,7 +82,6 @@ def show(name: bytes) -> str:
 def _next(stream: Plain, shared: dict[bytes, bytes]) -> Entry | None:
     records = dict(shared)
     long_name = long_link = None
-    sparse: list[bytes] = []
     while header := stream.read(BLOCK):
         if len(header) < BLOCK:
             raise EOFError("cut short within a header")
@@ -102,14 +101,13 @@ def _next(stream: Plain, shared: dict[bytes, bytes]) -> Entry | None:
                 shared.update(found)
                 found = [*shared.items()]
             records.update(found)
-            sparse = [value for key, value in found if key in _SPARSE_0_0]
         elif kind == b"L":
             long_name = _content(stream, size).partition(b"\0")[0]
         elif kind == b"K":
             long_link = _content(stream, size).partition(b"\0")[0]
         else:
             entry = _entry(fields, records, long_name, long_link)
-            _find_extents(stream, entry, header, records, sparse)
+            _find_extents(stream, entry, header, records)
             return entry
     if len(records) > len(shared) or long_name or long_link:
         raise EOFError("cut short before the file that a header announced")
@@ -151,29 +149,21 @@ def _entry(fields, records: dict[bytes, bytes], long_name, long_link) -> Entry:
 
 # --- sparse files (https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html) ---------
 
-_SPARSE_0_0 = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
-
-def _find_extents(
-    stream: Plain, entry: Entry, header: bytes, records: dict[bytes, bytes], sparse: list[bytes]
-) -> None:
-    """Set `extents` and the real size and name of a file that is stored in one of four ways."""
+def _find_extents(stream: Plain, entry: Entry, header: bytes, records: dict) -> None:
+    """Set `extents` and the real size and name of a sparse file: GNU's own form, or 1.0 of pax."""
     if header[156:157] == b"S":
         numbers = _old_map(stream, header)
         entry.size = _number(header[483:495])
     elif records.get(b"GNU.sparse.major") == b"1":
         numbers = _map_in_data(stream, entry)
-    elif b"GNU.sparse.map" in records:
-        words = records[b"GNU.sparse.map"]
-        numbers = [_decimal(word) for word in words.split(b",")] if words else []
-    elif b"GNU.sparse.numblocks" in records:
-        numbers = [_decimal(word) for word in sparse]
+    elif any(key.startswith(b"GNU.sparse.") for key in records):
+        raise ValueError(f"{show(entry.name)}: sparse files of version 0 are not supported")
     else:
         return
     entry.name = records.get(b"GNU.sparse.name", entry.name)
-    for key in (b"GNU.sparse.size", b"GNU.sparse.realsize"):
-        if key in records:
-            entry.size = _decimal(records[key])
+    if b"GNU.sparse.realsize" in records:
+        entry.size = _decimal(records[b"GNU.sparse.realsize"])
     entry.extents = list(zip(numbers[::2], numbers[1::2], strict=True))
     end = 0
     for offset, length in entry.extents:
