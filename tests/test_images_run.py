@@ -550,7 +550,7 @@ def test_a_log_keeps_what_came_last_within_its_limit(host: Host) -> None:
     """Followed from the first line on, across the change of files, nothing is missing."""
     host.image("app")
     # Each part fills one file at most: a follower looks ten times a second
-    script = "read go < /go; for n in 0 1 2; do seq $((n * 1000 + 1)) $((n * 1000 + 999)); sleep 0.5; done"
+    script = "read go < /go; for n in 1 2 3; do seq ${n}001 ${n}999; sleep 0.5; done"
     host.run("-d", "--name", host.mine, "--log-opt", "max-size=50k", "app", "sh", "-c",
              f"mkfifo /go; echo made; {script}")  # fmt: skip
     follower = host.popen("logs", "-f", host.mine, stdout=subprocess.PIPE)
@@ -560,7 +560,7 @@ def test_a_log_keeps_what_came_last_within_its_limit(host: Host) -> None:
         os.path.realpath(fd).endswith("/log") for fd in glob.glob(f"/proc/{attached.pid}/fd/*")
     ))  # fmt: skip
     host("exec", host.mine, "sh", "-c", "echo > /go")
-    everything = [str(n) for part in range(3) for n in range(part * 1000 + 1, part * 1000 + 1000)]
+    everything = [str(n) for part in (1, 2, 3) for n in range(part * 1000 + 1, part * 1000 + 1000)]
     assert follower.communicate(timeout=30)[0].split() == ["made", *everything]
     assert attached.communicate(timeout=30)[0].split() == everything
     assert attached.returncode == 0

@@ -19,7 +19,7 @@ from ..runtime.spec import PATH
 from . import descriptor as d
 from . import layers
 from .change import SCRIPT, Scratch, make, mount, run
-from .commit import epoch, timestamp, write_image
+from .commit import epoch, history, timestamp, write_image
 from .containerfile import Containerfile, Instruction, Stage
 from .copying import Packer, Source, is_directory, make_directory, pack, put
 from .errors import ImageError
@@ -106,9 +106,7 @@ class _Image:
         self.has_command = False  # of its own
         self.config: dict = self.document.setdefault("config", {})
         self.config.setdefault("Env", [])
-        history = self.document.setdefault("history", [])
-        full = sum(not one.get("empty_layer") for one in history)
-        history += [{"created_by": "unknown"}] * (len(layers) - full)  # some builders write none
+        self.document["history"] = history(self.document)
 
     @property
     def diff_ids(self) -> list[str]:

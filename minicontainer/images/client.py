@@ -15,7 +15,7 @@ from . import descriptor as d
 from .errors import ImageError
 from .reference import Reference
 from .store import Store
-from .transfer import Download, Progress, Upload, silent
+from .transfer import Download, Progress, silent, upload
 from .transport import ATTEMPTS, Broken, Transport
 
 _ACCEPT = ", ".join((*d.MANIFESTS, *d.INDEXES))
@@ -127,10 +127,10 @@ class Client:
             to = self._http.join(uploads, begun.headers.get("Location", ""))
             to += ("&" if "?" in to else "?") + f"digest={quote(digest)}"
             try:
-                with Upload(self._http, store.path(digest), digest, report) as body:
-                    self._http.call(
-                        "PUT", to, headers=headers, body=body.rewound, expect=(201,), attempts=1
-                    )
+                self._http.call(
+                    "PUT", to, headers=headers, expect=(201,), attempts=1,
+                    body=lambda: upload(self._http, store.path(digest), digest, size, report),
+                )  # fmt: skip
             except Broken:
                 # A session that was broken off cannot be relied upon: begin another one.
                 if number == ATTEMPTS:

@@ -28,15 +28,13 @@ def timestamp(seconds: int | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def add_layer(
-    store: Store, chunks: Iterable[bytes | memoryview], compression: str = "gzip"
-) -> tuple[dict, str]:
+def add_layer(store: Store, chunks: Iterable[bytes | memoryview]) -> tuple[dict, str]:
     """Store a tar, given in pieces, as a layer; returns its descriptor and diffID.
 
     Call it within a lease.
     """
-    packed = Compressed(chunks, compression)
-    pointer = store.add(Chunks(packed), media_type=packed.media_type)
+    packed = Compressed(chunks)
+    pointer = store.add(Chunks(packed), media_type=d.OCI_LAYER_GZIP)
     return pointer, packed.diff_id
 
 
@@ -59,16 +57,20 @@ def add_image(
     new["config"] = dict(new.get("config") or {}) if config is None else config
     old_layers = base.layers if base else []
     old_ids = base.diff_ids if base else []
-    new["rootfs"] = {"type": "layers", "diff_ids": old_ids + [diff_id for _, diff_id in layers]}
-    step = {"created": when, "created_by": created_by}
+    new["rootfs"] = {"type": "layers", "diff_ids": old_ids}
+    step: dict = {"created": when, "created_by": created_by}
     if comment:
         step["comment"] = comment
-    history = list(new.get("history") or [])
-    full = sum(not one.get("empty_layer") for one in history)
-    history += [{"created_by": "unknown"}] * (len(old_ids) - full)  # some builders write none
-    history += [step] * len(layers) or [{**step, "empty_layer": True}]
-    new["history"] = history
+    new["history"] = history(new) + ([step] * len(layers) or [{**step, "empty_layer": True}])
+    new["rootfs"]["diff_ids"] = old_ids + [diff_id for _, diff_id in layers]
     return write_image(store, new, [*old_layers, *(layer for layer, _ in layers)])
+
+
+def history(config: dict) -> list[dict]:
+    """The steps of a config, and one for each layer that has none: some builders write none."""
+    steps = list(config.get("history") or [])
+    full = sum(not one.get("empty_layer") for one in steps)
+    return steps + [{"created_by": "unknown"}] * (len(config["rootfs"]["diff_ids"]) - full)
 
 
 def write_image(store: Store, config: dict, layers: list[dict]) -> dict:
@@ -99,7 +101,7 @@ def _oci(layer: dict) -> dict:
 
 def commit(
     store: Store, base: Image | None, upper: str, *, created_by: str = "", comment: str = "",
-    config: dict | None = None, compression: str = "gzip",
+    config: dict | None = None,
 ) -> dict:  # fmt: skip
     """The image that `base` became by what is in a container's upper directory.
 
@@ -111,7 +113,7 @@ def commit(
 
     def work() -> dict:
         changes = diff.tar(upper, newest, rootless.overlay_prefix())
-        layers = [add_layer(store, changes, compression)] if os.listdir(upper) else []
+        layers = [add_layer(store, changes)] if os.listdir(upper) else []
         return add_image(store, base, layers, created_by, config, comment, newest)
 
     return rootless.inside(work)

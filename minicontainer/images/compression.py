@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator
 from queue import Queue
 
 from .. import libraries
-from . import descriptor as d
 from .errors import ImageError
 
 CHUNK = 1 << 20
@@ -216,28 +215,18 @@ class Chunks:
 
 
 class Compressed:
-    """Plain chunks as a gzip or zstd stream; `diff_id` is known once it was read to its end."""
+    """Plain chunks as a gzip stream; `diff_id` is known once it was read to its end."""
 
-    def __init__(self, chunks: Iterable[bytes | memoryview], compression: str = "gzip") -> None:
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
         self.diff_id = ""
-        self.media_type = d.OCI_LAYER + SUFFIX[compression]
         self._chunks = chunks
-        self._compression = compression
 
     def __iter__(self) -> Iterator[bytes]:
         hasher = hashlib.sha256()
-        machine = self._machine()
+        zlib = libraries.load("zlib_ng.zlib_ng")
+        machine = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)  # a gzip header without a time
         for chunk in self._chunks:
             hasher.update(chunk)
-            yield machine.compress(chunk) if machine else bytes(chunk)
+            yield machine.compress(chunk)
         self.diff_id = f"sha256:{hasher.hexdigest()}"
-        if machine:
-            yield machine.flush()
-
-    def _machine(self):
-        if self._compression == "gzip":  # 31: with a gzip header, which has no time in it
-            zlib = libraries.load("zlib_ng.zlib_ng")
-            return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
-        if self._compression == "zstd":
-            return libraries.load("zstandard").ZstdCompressor(3, write_checksum=True).compressobj()
-        return None
+        yield machine.flush()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from urllib3 import BaseHTTPResponse
 
@@ -84,29 +83,10 @@ class Download:
         return self._response
 
 
-class Upload:
-    """A blob's file, as urllib3 reads a request's body; rewound for each attempt."""
-
-    def __init__(self, http: Transport, path: str, digest: str, report: Progress) -> None:
-        self._http, self._digest, self._report = http, digest, report
-        self._file = open(path, "rb")  # noqa: SIM115 (closed by __exit__)
-        self._size = os.fstat(self._file.fileno()).st_size
-
-    def __enter__(self) -> Upload:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def rewound(self) -> Upload:
-        """From the beginning."""
-        self._file.seek(0)
-        return self
-
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; b"" at the end. Raises Broken when the client was closed."""
-        self._http.check()
-        data = self._file.read(size)
-        if data:
-            self._report(self._digest, self._file.tell(), self._size, "")
-        return data
+def upload(http: Transport, path: str, digest: str, size: int, report: Progress) -> Iterator[bytes]:
+    """A blob's file as a request's body. Raises Broken when the client was closed."""
+    with open(path, "rb") as file:
+        while part := file.read(CHUNK):
+            http.check()
+            report(digest, file.tell(), size, "")
+            yield part
