@@ -17,7 +17,9 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -57,6 +59,9 @@ USER 0
 EXPOSE 80
 CMD ["sh"]
 """
+
+
+Taken = dict[str, list[float]]  # milliseconds of an arm in each round
 
 
 @dataclass(frozen=True)
@@ -166,34 +171,41 @@ class Scene:
         self.call(COMMAND, "build", "-q", "-t", name, os.path.dirname(path))
         self.call(COMMAND, "run", name, "true")  # unpacks it
 
-    def shoot(self, arm: Arm) -> float:
-        """Milliseconds that the command takes."""
+    def shoot(self, arm: Arm) -> tuple[float, float]:
+        """Milliseconds that the command takes: of time, and of processors by all its processes."""
         if arm.into:
             os.mkdir(arm.into)
-        began = time.monotonic_ns()
+        cpu, began = _cpu_s(), time.monotonic_ns()
         self.call(*arm.command)
-        took = (time.monotonic_ns() - began) / 1e6
+        took = (time.monotonic_ns() - began) / 1e6, (_cpu_s() - cpu) * 1e3
         if arm.into:
             shutil.rmtree(arm.into)
         return took
 
 
-def measure(scene: Scene, arms: dict[str, Arm], rounds: int, seed: int) -> dict[str, list[float]]:
-    """Milliseconds of each arm in each round; one round before them does not count."""
-    taken: dict[str, list[float]] = {name: [] for name in arms}
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(scene: Scene, arms: dict[str, Arm], rounds: int, seed: int) -> tuple[Taken, Taken]:
+    """What `shoot` says of each arm in each round; one round before them does not count."""
+    taken: Taken = {name: [] for name in arms}
+    cpu: Taken = {name: [] for name in arms}
     for number in range(rounds + 1):
         order = list(arms)
         random.Random(f"{seed}/{number}").shuffle(order)
         for name in order:
             os.sync()  # what the last one left for the disk is nobody else's
-            took = scene.shoot(arms[name])
+            took, used = scene.shoot(arms[name])
             if number:
                 taken[name].append(took)
+                cpu[name].append(used)
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-    return taken
+    return taken, cpu
 
 
-def judged(taken: dict[str, list[float]], seed: int) -> Iterator[dict[str, Any]]:
+def judged(taken: Taken, seed: int) -> Iterator[dict[str, Any]]:
     """For each budget what was measured, with its 95% interval, and the verdict."""
     for budget in BUDGETS:
         if budget.arm not in taken:
@@ -210,17 +222,21 @@ def judged(taken: dict[str, list[float]], seed: int) -> Iterator[dict[str, Any]]
         yield {**asdict(budget), "value": value, "low": low, "high": high, "verdict": verdict}
 
 
-def table(summaries: dict[str, Summary], budgets: list[dict[str, Any]]) -> str:
-    lines = [f"{'arm':20} {'median ms':>10} {'95%':>19} {'n':>4}"]
+def table(summaries: dict[str, Summary], cpu: Taken, budgets: list[dict[str, Any]]) -> str:
+    """The figures; processor time beside time, for on a busy machine it is the steadier one."""
+    lines = [f"{'arm':20} {'median ms':>10} {'95%':>19} {'n':>4} {'cpu ms':>10}"]
     for name, one in summaries.items():
-        lines.append(f"{name:20} {one.median:10.1f} {_span(one.low, one.high, 1):>19} {one.n:4}")
+        lines.append(f"{name:20} {one.median:10.1f} {_span(one.low, one.high, 1):>19} {one.n:4} "
+                     f"{statistics.median(cpu[name]):10.1f}")  # fmt: skip
     lines.append("")
     for said in budgets:
         against, unit = said["against"], "" if said["against"] else " ms"
+        used = statistics.median(cpu[said["arm"]])
+        used = used / statistics.median(cpu[against]) if against else used
         measured = f"{said['value']:.2f}{unit} ({_span(said['low'], said['high'], 2)})"
         lines.append(f"budget {said['verdict']}: {said['arm']}: {measured} "
                      f"{f'× {against}' if against else 'whole process'}, "
-                     f"allowed {said['limit']:g}{unit}")  # fmt: skip
+                     f"allowed {said['limit']:g}{unit}; of cpu {used:.2f}{unit}")  # fmt: skip
     return "\n".join(lines)
 
 
@@ -252,16 +268,22 @@ def main(words: list[str] | None = None) -> int:
     scene = Scene(workdir.storage_directory())
     try:
         arms = scene.make(options.only or list(KINDS))
-        taken = measure(scene, arms, options.rounds, options.seed)
+        taken, cpu = measure(scene, arms, options.rounds, options.seed)
     finally:
         scene.close()
         workdir.remove_own()
     budgets = list(judged(taken, options.seed))
     summaries = {name: summarize(times, options.seed) for name, times in taken.items()}
-    print(table(summaries, budgets))
+    print(table(summaries, cpu, budgets))
     if options.json:
         tools = {tool: first_line(shutil.which(tool) or "") for tool in ("tar", "gzip", "zstd")}
-        record = {"seed": options.seed, "tools": tools, "ms": taken, "budgets": budgets}
+        record = {
+            "seed": options.seed,
+            "tools": tools,
+            "ms": taken,
+            "cpu_ms": cpu,
+            "budgets": budgets,
+        }
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)
     return 0 if all(one["verdict"] != "not met" for one in budgets) else 1
