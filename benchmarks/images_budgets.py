@@ -270,8 +270,10 @@ def main(words: list[str] | None = None) -> int:
         arms = scene.make(options.only or list(KINDS))
         taken, cpu = measure(scene, arms, options.rounds, options.seed)
     finally:
-        scene.close()
-        workdir.remove_own()
+        try:
+            scene.close()
+        finally:
+            workdir.remove_own()
     budgets = list(judged(taken, options.seed))
     summaries = {name: summarize(times, options.seed) for name, times in taken.items()}
     print(table(summaries, cpu, budgets))
