@@ -175,6 +175,8 @@ class Workbench:
                  str(theirs.fileno()), PACKAGE, busybox],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                # Jupyter kills a kernel with its process group; the keeper has to clean up then.
+                start_new_session=True,
             )  # fmt: skip
         self._socket = ours
         started.add(self._process.pid)
