@@ -21,9 +21,8 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from minicontainer.lab import catalogue, leaks, regenerate, workbench
+from minicontainer.lab import catalogue, leaks, regenerate, workbench, workbench_limits
 from minicontainer.lab.lesson import is_of_lessons
-from minicontainer.lab.workbench_limits import CGROUP_PREFIX
 from tests import lesson_answers
 from tests.roots import REPOSITORY
 
@@ -415,26 +414,33 @@ def test_checks_tell_right_from_wrong(path, needs_workbench):
 @pytest.mark.rootless
 def test_after_a_restart_of_the_kernel(needs_workbench):
     """In the middle of a lesson: nothing stays, the error names what is missing, all runs again."""
-    before = leaks.snapshot()
     cells = [cell.source for cell in code_cells(LESSONS[2])]
     manager, client = start_new_kernel(kernel_name="python3")
 
     def run(source: str) -> dict:
-        return client.execute_interactive(source, timeout=60, output_hook=str)["content"]
+        ask = {"keeper": "bench.pid"}
+        return client.execute_interactive(
+            source, timeout=60, output_hook=str, user_expressions=ask
+        )["content"]
 
     try:
-        assert [run(source)["status"] for source in cells[:4]] == ["ok"] * 4
-        assert list(filter(is_of_workbench, leaks.difference(before, leaks.snapshot())))
+        said = [run(source) for source in cells[:4]]
+        assert [one["status"] for one in said] == ["ok"] * 4
+        keeper = int(said[-1]["user_expressions"]["keeper"]["data"]["text/plain"])
+        assert os.path.exists(f"/proc/{keeper}")
         manager.restart_kernel(now=True)
         client.wait_for_ready(timeout=60)
         assert run(cells[3])["evalue"] == "name 'bench' is not defined"
-        assert leaks.settled(before, concerns=is_of_workbench) == []
+        deadline = time.monotonic() + 10
+        while _stays(keeper) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert _stays(keeper) == []
         assert [run(source)["status"] for source in cells[:4]] == ["ok"] * 4
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    assert leaks.settled(before, concerns=is_of_workbench) == []
 
 
-def is_of_workbench(words: str) -> bool:
-    return CGROUP_PREFIX in words or "workbench_init" in words
+def _stays(keeper: int) -> list[str]:
+    groups = [directory.path for directory in workbench_limits.group_of(keeper).directories]
+    return list(filter(os.path.exists, [f"/proc/{keeper}", *groups]))
