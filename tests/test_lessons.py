@@ -330,6 +330,14 @@ def test_the_function_built_is_the_packages(path):
         assert len(ast.unparse(mine).splitlines()) <= 30
 
 
+class _Unannotated(ast.NodeTransformer):
+    """`found: list[str] = []` as `found = []`."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(plain, node)
+
+
 def _function(source: str, name: str) -> ast.FunctionDef | None:
     """A function without its docstring and annotations."""
     for node in ast.parse(source).body:
@@ -339,7 +347,7 @@ def _function(source: str, name: str) -> ast.FunctionDef | None:
             node.returns = None
             for argument in filter(None, [*node.args.args, node.args.vararg]):
                 argument.annotation = None
-            return node
+            return _Unannotated().visit(node)
     return None
 
 
@@ -401,10 +409,16 @@ def test_checks_tell_right_from_wrong(path, needs_workbench):
     for number, (stub, _) in stubs(path).items():
         (untouched,) = (cell for cell in own if cell.source == stub)
         assert untouched.outputs[0].text.startswith(f"{number}: not attempted yet.")
+    unable = set()
     for cell, (_, answer, words) in zip(answered, answers(path), strict=True):
         said = cell.outputs[0].text
+        if "could not be checked" in said:  # as without a control group of one's own
+            unable.add(said.strip())
+            continue
         assert words in said, (answer, said)
         assert ("passed" in said) == ("passed" in words), (answer, said)
+    if unable:
+        pytest.skip("; ".join(sorted(unable)))
 
 
 # --- when something goes wrong ------------------------------------------------------------------
