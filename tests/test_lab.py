@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -635,8 +636,11 @@ def jailed():
         ("def jailed():\n    return jailed()\n", "RecursionError"),
         ("def jailed():\n    return input()\n", "EOFError"),
         ("def jailed():\n    return bytearray(1 << 40)\n", "MemoryError"),
-        ("import os\ndef jailed():\n    while True: os.fork()\n", "EAGAIN"),
-        ("def jailed():\n    open('/x', 'w').write('x' * 2**28)\n", "No space left on device"),
+        ("import os\ndef jailed():\n    while True: os.fork()\n", "EAGAIN|did not end"),
+        (
+            "def jailed():\n    open('/x', 'w').write('x' * 2**28)\n",
+            "No space left|did not end",
+        ),
         ("import os\ndef jailed():\n    os.chroot('/srv'); os.chroot('..')\n", "returned None"),
         ("import os\ndef jailed():\n    os.kill(1, 9); return []\n", "lacks a process"),
         ("import os\ndef jailed():\n    os.chroot('/srv/nowhere')\n", "No such file"),
@@ -647,7 +651,7 @@ def test_answers_of_any_kind_get_a_verdict(bench, state, main_names, capsys, cel
     main_names(cell)
     exercises.check("02.2")
     printed = capsys.readouterr().out
-    assert verdict in printed, printed
+    assert re.search(verdict, printed), printed
     assert "passed" not in printed
     main_names(RIGHT)
     exercises.check("02.2")

@@ -115,10 +115,14 @@ def deny_devices(keeper: int, path: str, names: tuple[str, ...]) -> None:
             raise ValueError(f'{name!r}: a device is named as "c 1:3 rwm"')
         major, minor = (ANY if number == "*" else int(number) for number in found.group(2, 3))
         rules.append(Rule(False, found[1], major, minor, found[4]))
+    own = group_of(keeper)
+    missing = OSError(errno.ENOENT, f"{path}: no group of this workbench for devices")
     try:
-        group = group_of(keeper).below(path, ["devices"]).having("devices")
+        group = own.below(path).having("devices")
     except CgroupError:
-        raise OSError(errno.ENOENT, f"{path}: no group of this workbench for devices") from None
+        raise missing from None
+    if group.path == own.having("devices").path:
+        raise missing
     if group.version == 1:
         for write in writes_v1(True, rules):
             group.write(write)
