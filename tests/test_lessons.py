@@ -176,6 +176,12 @@ def test_only_counted_cells_are_not_compared(path):
         assert re.search(r"^assert ", cells[number + 1].source, re.MULTILINE)
 
 
+def test_recorded_runs_are_what_is_stored(path):
+    for number, text in getattr(catalogue.content(path.name[:2]), "RECORDED", {}).items():
+        (cell,) = (cell for cell in code_cells(path) if f'recorded("{number}")' in cell.source)
+        assert cell.outputs[0].text == text
+
+
 def test_nothing_of_this_machine_is_in_it(path):
     text = path.read_text()
     assert str(REPOSITORY) not in text
