@@ -43,13 +43,30 @@ RUN_ALL = """
   await panel().content.scrollToItem(1);
   await new Promise(done => setTimeout(done, 1000));
   const images = Array.from(document.querySelectorAll('.jp-Notebook img'));
+  const texts = Array.from(panel().content.model.cells).filter(cell => cell.type === 'markdown')
+    .map(cell => cell.sharedModel.getSource()).join('\\n');
+  const links = Array.from(texts.matchAll(/\\]\\(([^)\\s]+)\\)/g)).map(found => found[1])
+    .filter(target => !target.startsWith('https:'));
+  const broken = [];
+  for (const link of links) {
+    const path = await panel().context.urlResolver.resolveUrl(link);
+    await app.serviceManager.contents.get(path, {content: false}).catch(() => broken.push(link));
+  }
   return {
+    links: links.length, broken,
     counts: cells.map(cell => cell.executionCount),
     errors: cells.flatMap(cell => cell.outputs.toJSON())
       .filter(output => output.output_type === 'error').map(output => output.evalue),
     images: images.map(image => [image.naturalWidth, image.getBoundingClientRect().width]),
     last: JSON.stringify(cells.at(-1).outputs.toJSON()),
   };
+})()
+"""
+
+SHOW = """
+(async () => {
+  await window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab THEME'});
+  await new Promise(done => setTimeout(done, 500));
 })()
 """
 
@@ -123,8 +140,8 @@ def short_directory():
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt install chromium")
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_run_all_in_jupyterlab(path: Path, tmp_path: Path, short_directory: str):
-    lessons = tmp_path / "lessons"
-    shutil.copytree(REPOSITORY / "lessons", lessons)  # the browser saves what it runs
+    for name in ("lessons", "minicontainer"):  # a copy: the browser saves what it runs
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
     names = ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
              "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")  # fmt: skip
     environment = {**os.environ, **{name: str(tmp_path) for name in names}}
@@ -132,7 +149,7 @@ def test_run_all_in_jupyterlab(path: Path, tmp_path: Path, short_directory: str)
     port, debug_port = free_port(), free_port()
     lab = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-        "--IdentityProvider.token=", f"--notebook-dir={lessons}", "--expose-app-in-browser",
+        "--IdentityProvider.token=", f"--notebook-dir={tmp_path}", "--expose-app-in-browser",
     ]  # fmt: skip
     browser = [
         str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
@@ -140,22 +157,28 @@ def test_run_all_in_jupyterlab(path: Path, tmp_path: Path, short_directory: str)
         f"--remote-debugging-port={debug_port}",
         f"--user-data-dir={tmp_path}/browser", "--window-size=1400,1000", "about:blank",
     ]  # fmt: skip
-    with process(lab, env=environment, cwd=lessons):
+    with process(lab, env=environment, cwd=tmp_path):
         wait_for(f"http://127.0.0.1:{port}/api")
         with process(browser, env=environment):
             pages = json.loads(wait_for(f"http://127.0.0.1:{debug_port}/json"))
             page = Page(next(p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page"))
             # A page without focus has no current notebook.
             page.call("Emulation.setFocusEmulationEnabled", enabled=True)
-            page.call("Page.navigate", url=f"http://127.0.0.1:{port}/lab/tree/{path.name}?reset")
+            page.call(
+                "Page.navigate", url=f"http://127.0.0.1:{port}/lab/tree/lessons/{path.name}?reset"
+            )
             deadline = time.monotonic() + 60
             while not page.evaluate("!!window.jupyterapp") and time.monotonic() < deadline:
                 time.sleep(0.2)
             seen = page.evaluate(RUN_ALL)
-            picture = page.call("Page.captureScreenshot")["data"]
-            (tmp_path / "seen.png").write_bytes(base64.b64decode(picture))
+            for theme in ("Light", "Dark"):
+                page.evaluate(SHOW.replace("THEME", theme))
+                picture = page.call("Page.captureScreenshot")["data"]
+                (tmp_path / f"{theme}.png").write_bytes(base64.b64decode(picture))
     assert seen["errors"] == []
     assert seen["counts"] == list(range(1, len(seen["counts"]) + 1))
     assert "nothing is left over" in seen["last"]
+    assert seen["links"] > 3
+    assert seen["broken"] == []
     assert seen["images"], "no picture in the page"
     assert all(natural > 0 and shown > 100 for natural, shown in seen["images"])

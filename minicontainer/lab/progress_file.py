@@ -57,14 +57,24 @@ def save(records: dict) -> str:
     target = path()
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(target), delete=False) as file:
-            json.dump(records, file, indent=1, sort_keys=True)
-        os.replace(file.name, target)
+        _write_whole(target, json.dumps(records, indent=1, sort_keys=True))
     except OSError as error:
         _unkept = records
         return f"progress is not kept: {target}: {error.strerror}"
     _unkept = None
     return ""
+
+
+def _write_whole(target: str, text: str) -> None:
+    """All of it or, on a full disk, nothing."""
+    fd, path = tempfile.mkstemp(dir=os.path.dirname(target))
+    try:
+        with open(fd, "w") as file:
+            file.write(text)
+        os.replace(path, target)
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 # --- what cells call ----------------------------------------------------------------------------

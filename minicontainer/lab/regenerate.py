@@ -2,8 +2,9 @@
 
 Each lesson runs from top to bottom in a fresh kernel, with a home of its own, and is written back
 with its outputs. What depends on the machine or on the editor (metadata, how output was cut into
-pieces) is left out, so a second run changes nothing. With --check nothing is written: the exit
-status is 1 when a lesson says something else than what is stored.
+pieces) is left out, so a second run changes nothing; cells that show figures keep those that they
+have. With --check nothing is written: the exit status is 1 when a lesson says something else than
+what is stored.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(words: list[str]) -> int:
         print(f"{path.name}: {'differs' if difference else 'as stored'}")
         print("\n".join(difference), end="\n" if difference else "")
         if not check:
-            path.write_text(text_of(fresh))
+            path.write_text(text_of(_with_old_figures(stored, fresh)))
     return 1 if check and differs else 0
 
 
@@ -120,6 +121,18 @@ def _without_ignored(notebook: NotebookNode) -> str:
         if IGNORED in cell.metadata.get("tags", []):
             cell.outputs = []
     return text_of(copy)
+
+
+def _with_old_figures(stored: NotebookNode, fresh: NotebookNode) -> NotebookNode:
+    """Ignored cells keep their stored output, or every run would change the file.
+
+    To renew one, clear its output first.
+    """
+    old = {cell.source: cell.outputs for cell in stored.cells if cell.get("outputs")}
+    for cell in fresh.cells:
+        if IGNORED in cell.metadata.get("tags", []):
+            cell.outputs = old.get(cell.source, cell.outputs)
+    return fresh
 
 
 def text_of(notebook: NotebookNode) -> str:

@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import elf, source
+from . import elf, source, workbench_child, workbench_limits
 from .workbench_child import MAX_REQUEST
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -98,6 +98,18 @@ class Workbench:
         _explain(outcome, timeout)
         return outcome.value
 
+    def deny_devices(self, group: str, *devices: str) -> None:
+        """Take devices, each as "c 1:3 rwm", from a control group; all others are allowed.
+
+        For this the kernel asks for rights over the host, which nothing inside has: it is done from
+        outside, for a group of the workbench alone, named by its path below the topmost, as "box".
+        Prints why not, as for an ordinary user.
+        """
+        try:
+            workbench_limits.deny_devices(self.pid, group, devices)
+        except (OSError, ValueError) as error:
+            _line(workbench_child.words(error))
+
     def reset(self) -> None:
         """Throw this host away and start another."""
         self.close()
@@ -163,6 +175,8 @@ class Workbench:
                  str(theirs.fileno()), PACKAGE, busybox],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                # Jupyter kills a kernel with its process group; the keeper has to clean up then.
+                start_new_session=True,
             )  # fmt: skip
         self._socket = ours
         started.add(self._process.pid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..kernel import capabilities, mounts, syscalls
+from ..kernel import cgroups, mounts, syscalls
 from ..kernel.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -26,29 +26,41 @@ HOSTNAME = "workbench"
 # Where the package is inside; the notebook's functions import from it.
 PACKAGE = "/opt/minicontainer"
 DYNAMIC_PROGRAM = "/opt/dynamic/ls"
-# What no namespace holds back: modules, ports, the clock, a reboot. Root's workbench gives it up
-# for good; a user namespace never had it over the host. (CAP_MKNOD stays, lessons make devices; the
-# workbench's root is mounted nodev.)
-DROPPED = (
-    "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT", "CAP_SYS_TIME", "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE", "CAP_LINUX_IMMUTABLE",
-)  # fmt: skip
 
 
-def build(package: str, busybox: str) -> None:
-    """A root of our own, in memory; of the host only programs and libraries, read-only."""
+def lend(package: str) -> None:
+    """Put what is needed of the host together at /tmp, read-only, in a mount namespace of ours.
+
+    The keeper's work: it may go where the workbench's root may not, as into a clone below /root.
+    And what it sets read-only here is locked for the workbench, whose user namespace is another.
+    """
     mounts.set_propagation("/", MS_REC | MS_PRIVATE)
+    # /tmp is covered in the end; what is below it is open by now.
     parts = {target: os.open(path, os.O_PATH) for target, path in host_parts(package)}
+    syscalls.mount("lent", "/tmp", "tmpfs", MS_NODEV, "size=1m,mode=755")
+    root = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)
+    for target, fd in parts.items():
+        read_only = MS_BIND | MS_REC | MS_RDONLY
+        mounts.mount_in_root(root, f"/proc/self/fd/{fd}", target, None, read_only, None)
+        os.close(fd)
+    for point in mounts_on("/tmp"):  # a bind sets the flags of its topmost mount alone
+        mounts.remount_bind_in_root(root, point, MS_RDONLY)
+    os.close(root)
+
+
+def build(busybox: str, group: cgroups.Group) -> None:
+    """A root of our own, in memory; of the host only what the keeper lends."""
+    mounts.set_propagation("/", MS_REC | MS_PRIVATE)
+    parts = {path: os.open(f"/tmp{path}", os.O_PATH) for path in mounts_on("/tmp", nested=False)}
     program = os.open(busybox, os.O_RDONLY)
     # The new root covers /tmp until it is the root; what is below /tmp is open by now.
     syscalls.mount("workbench", "/tmp", "tmpfs", MS_NODEV, "size=128m,mode=755")
     root = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)
     for target, fd in parts.items():
-        read_only = MS_BIND | MS_REC | MS_RDONLY
-        mounts.mount_in_root(root, f"/proc/self/fd/{fd}", target, None, read_only, None)
-    for point in mounts_on("/tmp"):  # a bind sets the flags of its topmost mount alone
-        mounts.remount_bind_in_root(root, point, MS_RDONLY)
+        source = f"/proc/self/fd/{fd}"
+        mounts.mount_in_root(root, source, target, None, MS_BIND | MS_REC, None)
     system_mounts(root)
+    cgroup_mounts(root, group)
     furnish("/tmp", program)
     for name in ("lib", "lib32", "lib64", "sbin"):
         if os.path.islink(f"/{name}"):  # merged /usr: /lib64 -> usr/lib64
@@ -73,20 +85,21 @@ def host_parts(package: str) -> list[tuple[str, str]]:
     return [*parts, (f"{PACKAGE}/minicontainer", package)]
 
 
-def mounts_on(place: str) -> list[str]:
+def mounts_on(place: str, nested: bool = True) -> list[str]:
     """The mount points on the topmost mount at `place`, without its name.
 
+    nested: those on these, too.
     By mount ids, not by paths: below `place` may be mounts of the host too, which it covers now
     (proc_pid_mountinfo(5)).
     """
-    tree: dict[str, str] = {}  # mount id -> path below `place`
+    top, tree = "", {}  # mount id -> path below `place`
     with open("/proc/self/mountinfo") as file:
         for line in file:
             number, parent, _, _, point = line.split()[:5]
             path = point.encode().decode("unicode_escape")  # a space is \040
             if path == place:
-                tree = {number: ""}
-            elif parent in tree:
+                top, tree = number, {number: ""}
+            elif parent == top or (nested and parent in tree):
                 tree[number] = path.removeprefix(place)
     return list(filter(None, tree.values()))
 
@@ -109,6 +122,18 @@ def system_mounts(root: int) -> None:
     ):
         mounts.mount_in_root(root, fstype, path, fstype, MS_NOSUID | MS_NOEXEC, data)
     steps_files.Devices([], bind=True).apply(context)
+
+
+def cgroup_mounts(root: int, group: cgroups.Group) -> None:
+    """/sys/fs/cgroup, as this host has it, with the workbench's own group as the topmost."""
+    context = steps.Context()
+    context.root_fd = root
+    if group.directories:
+        wanted, links = cgroups.container_mounts(group, own_namespace=True, read_only=False)
+        for mount in wanted:
+            steps_files.Mount(mount, "").apply(context)
+        for target, path in links:
+            os.symlink(target, f"/tmp{path}")
 
 
 def furnish(root: str, program: int) -> None:
@@ -153,13 +178,6 @@ def import_from_inside() -> None:
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "minicontainer" and hasattr(module, "__path__"):
             module.__path__ = [f"{PACKAGE}/{name.replace('.', '/')}"]
-
-
-def drop_capabilities() -> None:
-    dropped = capabilities.mask(DROPPED)
-    keep = syscalls.capget()[1] & ~dropped
-    capabilities.drop_bounding(keep)
-    capabilities.set_all(keep, keep, 0)
 
 
 def copy(source: int, target: str) -> None:
