@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 
 from . import source
@@ -34,3 +36,24 @@ def text_of(answer: Callable) -> str:
         return source.text_of(answer)
     except source.NotSendable as reason:
         raise NotYet(f"{reason}.") from None
+
+
+def function_of(text: str, name: str) -> Callable:
+    """The function again, from such a source: for a process of the workbench."""
+    namespace: dict = {"__name__": "__main__"}
+    exec(text, namespace)
+    return namespace[name]
+
+
+def background(prepare: Callable[[], object]) -> int:
+    """In the workbench: a child that has done `prepare` and sleeps on; returns its number."""
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        prepare()
+        os.close(tell)
+        time.sleep(3600)
+        os._exit(0)
+    os.close(tell)
+    os.read(ready, 1)  # end of file: the child has done it
+    return pid

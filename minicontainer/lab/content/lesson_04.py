@@ -10,31 +10,10 @@ from collections.abc import Callable
 
 from ...kernel import namespaces, syscalls
 from ..catalogue import Exercise, NotYet
-from ..judging import SECONDS, fact, must_run, text_of
+from ..judging import SECONDS, background, fact, function_of, must_run, text_of
 from ..workbench import Workbench
 
 PREDICTIONS = {"04.a": "a", "04.b": "b", "04.c": "c", "04.d": "b"}
-
-
-def _function(text: str, name: str) -> Callable:
-    """The answer, from its source."""
-    namespace: dict = {"__name__": "__main__"}
-    exec(text, namespace)
-    return namespace[name]
-
-
-def _background(prepare: Callable) -> int:
-    """A child that has done `prepare` and sleeps on; returns its number."""
-    ready, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        prepare()
-        os.close(tell)
-        time.sleep(3600)
-        os._exit(0)
-    os.close(tell)
-    os.read(ready, 1)  # end of file: the child has done it
-    return pid
 
 
 # --- 04.1: what do two processes share? ---------------------------------------------------------
@@ -43,7 +22,7 @@ APART = {"uts", "ipc"}
 
 
 def _start_apart() -> int:
-    return _background(lambda: namespaces.unshare(APART))
+    return background(lambda: namespaces.unshare(APART))
 
 
 def _shared(bench: Workbench, answer: Callable) -> str:
@@ -107,7 +86,7 @@ def _run_init(text: str) -> tuple[int, str, int | str]:
         os.close(read_fd)
         syscalls.mount("proc", "/proc", "proc", 0, None)
         try:
-            value = _function(text, "init")(_program)
+            value = function_of(text, "init")(_program)
             report = "", value if isinstance(value, int) else repr(value)
         except Exception as error:
             report = f"{type(error).__name__}: {error}", ""
@@ -161,7 +140,7 @@ def _contain() -> int:
         syscalls.mount("proc", "/proc", "proc", 0, None)
 
     namespaces.unshare(KINDS)
-    return _background(build)
+    return background(build)
 
 
 def _call_enter(text: str, pid: int) -> tuple[list[str], object]:
@@ -179,7 +158,7 @@ def _call_enter(text: str, pid: int) -> tuple[list[str], object]:
                 os.write(write_fd, kind.encode() + b" ")
         os._exit(INSIDE)
 
-    value = _function(text, "enter")(pid, work)
+    value = function_of(text, "enter")(pid, work)
     os.close(write_fd)
     with open(read_fd) as pipe:
         return pipe.read().split(), value
