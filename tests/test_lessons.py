@@ -136,6 +136,12 @@ def test_only_counted_cells_are_not_compared(path):
         assert re.search(r"^assert ", cells[number + 1].source, re.MULTILINE)
 
 
+def test_recorded_runs_are_what_is_stored(path):
+    for number, text in getattr(catalogue.content(path.name[:2]), "RECORDED", {}).items():
+        (cell,) = (cell for cell in code_cells(path) if f'recorded("{number}")' in cell.source)
+        assert cell.outputs[0].text == text
+
+
 def test_nothing_of_this_machine_is_in_it(path):
     text = path.read_text()
     assert str(REPOSITORY) not in text
@@ -223,6 +229,14 @@ def test_the_function_built_is_the_packages(path):
         assert len(ast.unparse(mine).splitlines()) <= 30
 
 
+class _Unannotated(ast.NodeTransformer):
+    """`found: list[str] = []` as `found = []`."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(plain, node)
+
+
 def _function(source: str, name: str) -> ast.FunctionDef | None:
     """A function without its docstring and annotations."""
     for node in ast.parse(source).body:
@@ -232,7 +246,7 @@ def _function(source: str, name: str) -> ast.FunctionDef | None:
             node.returns = None
             for argument in filter(None, [*node.args.args, node.args.vararg]):
                 argument.annotation = None
-            return node
+            return _Unannotated().visit(node)
     return None
 
 
