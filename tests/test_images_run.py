@@ -668,6 +668,24 @@ def test_files_that_every_user_may_read_whatever_our_umask(host: Host) -> None:
 
 
 @pytest.mark.rootless
+def test_root_of_a_user_namespace_runs_images(ordinary_user: list[str], tmp_path: Path) -> None:
+    """As in a container without root: it hands on the one id that it has, and needs no cgroup."""
+    busybox()
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, ORDINARY_UID, ORDINARY_UID)
+    host = Host(data, [*ordinary_user, "unshare", "--user", "--map-root-user", "--mount", "env"])
+    host("image", "bootstrap", "busybox")
+    done = host.run(
+        "--name", host.mine, "busybox", "sh", "-c", "cat /proc/self/uid_map; rm /etc/group"
+    )
+    assert done.stdout.split() == ["0", "0", "1"]
+    assert host("diff", host.mine).stdout.splitlines() == ["C /etc", "D /etc/group"]
+    host("rm", host.mine)
+    assert host.left() == []
+
+
+@pytest.mark.rootless
 def test_an_ordinary_user_with_ranges_of_ids_has_the_images_users(
     ordinary_user: list[str], tmp_path: Path
 ) -> None:

@@ -60,14 +60,14 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
     name = os.path.basename(directory)
     hostname = options["hostname"] or name.replace("_", "-").replace("+", "-")[:63]
     network = options["network"] or "none"
-    uid_maps, gid_maps = rootless.id_maps() if os.geteuid() else ([], [])
+    uid_maps, gid_maps = rootless.container_maps()
     accounts = _accounts(layers, directory)
     user = _user(accounts, options["user"] or told.get("User") or "", uid_maps, gid_maps)
     config = spec.configuration(
         f"{directory}/rootfs", command(told, options["entrypoint"], words),
         hostname=hostname, env=_environment(told, hostname, options),
         cwd=os.path.join("/", options["workdir"] or told.get("WorkingDir") or "/"), user=user,
-        read_only=options["read_only"], network=network, rootless=os.geteuid() != 0,
+        read_only=options["read_only"], network=network, rootless=bool(uid_maps),
         uid_maps=uid_maps, gid_maps=gid_maps,
     )  # fmt: skip
     process, linux = config["process"], config["linux"]
@@ -82,7 +82,7 @@ def configuration(told: dict, layers: list[str], directory: str, options: dict, 
         linux["seccomp"] = profile
     linux["devices"], rules = _devices(options["device"])
     linux["resources"] = _resources(options)
-    if os.geteuid() == 0:  # in a user namespace there are no devices to make anyway
+    if not uid_maps:  # in a user namespace there are no devices to make anyway
         linux["resources"]["devices"] = [{"allow": False, "access": "rwm"}, *rules]
     own, volumes = _mounts(told, options, directory)
     config["mounts"] += [*_own_files(layers, directory, hostname, network), *own]

@@ -78,18 +78,20 @@ def write_image(store: Store, config: dict, layers: list[dict]) -> dict:
     manifest = {
         "schemaVersion": 2,
         "mediaType": d.OCI_MANIFEST,
-        "config": store.add(_bytes(config), media_type=d.OCI_CONFIG),
-        "layers": [_oci(layer) for layer in layers],
+        "config": add_document(store, config, d.OCI_CONFIG),
+        "layers": [oci_layer(layer) for layer in layers],
     }
-    return store.add(_bytes(manifest), media_type=d.OCI_MANIFEST)
+    return add_document(store, manifest, d.OCI_MANIFEST)
 
 
-def _bytes(document: dict) -> bytes:
-    return jsonfile.dumps(document).encode()
+def add_document(store: Store, document: dict, media_type: str) -> dict:
+    """Store a JSON document; returns its descriptor."""
+    return store.add(jsonfile.dumps(document).encode(), media_type=media_type)
 
 
-def _oci(layer: dict) -> dict:
-    # An OCI manifest has OCI layers, also when the base is docker's; the content is the same.
+def oci_layer(layer: dict) -> dict:
+    """The descriptor of a layer for an OCI manifest."""
+    # Also when the base is docker's: the content is the same.
     names = {
         d.DOCKER_LAYER: d.OCI_LAYER,
         d.DOCKER_LAYER_GZIP: d.OCI_LAYER_GZIP,

@@ -105,7 +105,7 @@ def find(layers: list[str], path: str, prefix: str) -> str:
             del stack[max(1, len(stack) - 1) :]
         if name in ("", ".", ".."):
             continue
-        found = _seen(stack[-1], name, prefix)
+        found = lookup(stack[-1], name, prefix)
         if not found:
             return ""
         if os.path.islink(found[0]):
@@ -123,8 +123,11 @@ def find(layers: list[str], path: str, prefix: str) -> str:
     return stack[-1][0]
 
 
-def _seen(directories: list[str], name: str, prefix: str) -> list[str]:
-    """The files of a name that are shown as one: a file, or directories down to an opaque one."""
+def lookup(directories: list[str], name: str, prefix: str) -> list[str]:
+    """The files of a name that are shown as one: a file, or directories down to an opaque one.
+
+    The topmost directory comes first, here and in the result; nothing when the name is not shown.
+    """
     found: list[str] = []
     for directory in directories:
         file = f"{directory}/{name}"

@@ -45,8 +45,18 @@ def own_maps() -> tuple[list[dict], list[dict]]:
     return maps[0], maps[1]
 
 
+def container_maps() -> tuple[list[dict], list[dict]]:
+    """The ids of our containers, as the OCI's uidMappings and gidMappings.
+
+    The host's root needs no map; root of another user namespace hands on the ids of that.
+    """
+    if os.geteuid():
+        return id_maps()
+    return ([], []) if userns.is_initial() else own_maps()
+
+
 def id_maps() -> tuple[list[dict], list[dict]]:
-    """This user's ids in its containers, as the OCI's uidMappings and gidMappings."""
+    """An ordinary user's ids in its containers: itself, and what is granted to it."""
     import pwd
 
     try:

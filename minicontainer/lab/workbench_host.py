@@ -81,8 +81,13 @@ def host_parts(package: str) -> list[tuple[str, str]]:
     wanted += [d for d in ("/lib", "/lib32", "/lib64", "/sbin") if not os.path.islink(d)]
     if not sys.base_prefix.startswith("/usr"):
         wanted.append(sys.base_prefix)
-    parts = [(path, path) for path in wanted if os.path.exists(path)]
-    return [*parts, (f"{PACKAGE}/minicontainer", package)]
+    parts = [(path, path) for path in wanted]
+    # What compresses images and speaks to registries: where `libraries.find` looks for it.
+    site = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    environment = os.path.dirname(os.path.dirname(sys.executable))
+    parts.append((f"{PACKAGE}/.venv/{site}", f"{environment}/{site}"))
+    found = [(inside, path) for inside, path in parts if os.path.exists(path)]
+    return [*found, (f"{PACKAGE}/minicontainer", package)]
 
 
 def mounts_on(place: str, nested: bool = True) -> list[str]:
