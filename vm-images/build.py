@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict
 from types import FrameType
 
+import full.recipe
+import machine.base
 import micro.initramfs
 import micro.kernel
 import micro.vmlinux
@@ -35,6 +37,8 @@ RECIPES: list[Recipe] = [
     *micro.kernel.RECIPES,
     *micro.vmlinux.RECIPES,
     *micro.initramfs.RECIPES,
+    *machine.base.RECIPES,
+    *full.recipe.RECIPES,
 ]
 
 EXAMPLES = """\

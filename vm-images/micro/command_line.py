@@ -10,4 +10,7 @@ TRIMS = "quiet cryptomgr.notests noreplace-smp no_timer_check 8250.nr_uarts=0"
 # reboot=t: by a triple fault, the one way that needs no device. After "--" come init's arguments.
 END = "panic=-1 reboot=t rdinit=/probe -- debugcon"
 
-COMMAND_LINES = {"micro": f"{TRIMS} {END}", "direct": f"{TRIMS} {END}"}
+# Of the disk's boot loader, behind root=: what Debian's cloud images have.
+FULL = "ro quiet console=ttyS0"
+
+COMMAND_LINES = {"micro": f"{TRIMS} {END}", "direct": f"{TRIMS} {END}", "full": FULL}
