@@ -54,6 +54,17 @@ def guest(root: str) -> Guest:
     )
 
 
+def disk(root: str) -> str:
+    """The disk of the full tier, a raw image: the same packages, and those of a machine."""
+    return os.path.join(images(), "full", f"{root}.raw")
+
+
+def missing_disk(root: str) -> Skip | None:
+    """Why no machine of the full tier can be started yet."""
+    path = disk(root)
+    return None if os.path.isfile(path) else Skip(f"not built: {path}", FIX)
+
+
 def missing_guest(root: str) -> Skip | None:
     """Why no virtual machine can be started with this root yet ("" is the boot sector)."""
     needed = [guest_file for guest_file in _guest_files(root) if not os.path.isfile(guest_file)]

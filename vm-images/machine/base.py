@@ -25,15 +25,17 @@ HOOK = (
 )
 
 
-def bootstrap(work: Work, packages: list[str], space_mb: int) -> dict[str, str]:
+def bootstrap(
+    work: Work, packages: list[str], space_mb: int, hooks: list[str]
+) -> dict[str, str]:  # fmt: skip
     """A machine's system, with `packages` beside its own."""
     include = ",".join([*PACKAGES, *packages])
-    options = [f"--include={include}", f"--essential-hook={HOOK}"]
+    options = [f"--include={include}", f"--essential-hook={HOOK}", *hooks]
     return debian_base.bootstrap(work, space_mb, options)
 
 
 def make(work: Work) -> dict[str, str]:
-    return bootstrap(work, [], SPACE_MB)
+    return bootstrap(work, [], SPACE_MB, [])
 
 
 SOURCES = (__file__, debian_base.__file__)

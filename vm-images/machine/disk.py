@@ -29,7 +29,9 @@ FIX = "sudo ./workshop setup (or: apt install e2fsprogs)"
 
 
 def write(work: Work, tree: str, megabytes: int, command_line: str) -> None:
-    """`work.target`: a raw image, sparse, of that size. `tree` needs /vmlinuz, /initrd.img, GRUB."""
+    """Write `work.target`: a raw image, sparse, of that size. The tree has its kernel's links
+    /vmlinuz and /initrd.img, and GRUB.
+    """
     clamp_times(tree)
     size = f"{megabytes - 2}m"  # FIRST_SECTOR before it; the end is left alone
     _file_system(work, tree, size)
