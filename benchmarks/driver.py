@@ -186,10 +186,13 @@ class Machine:
         return float(self._call(libvirt.virDomain.info)[4] / 1e6)
 
     def state(self) -> str:
-        with suppress(libvirt.libvirtError):
-            if self.domain is not None:
-                return STATES.get(self.domain.state()[0], "unknown")
-        return "gone"
+        if self.domain is None:
+            return "never there"
+        try:
+            return STATES.get(self.domain.state()[0], "unknown")
+        except libvirt.libvirtError as error:
+            gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+            return "gone" if gone else str(hypervisor.explained(error))
 
     def pid(self) -> int:
         """Of its QEMU, as QEMU's own end of the debug console tells."""

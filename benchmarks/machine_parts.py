@@ -64,7 +64,8 @@ class Link:
             self._make_bridge()
             a, b, c = tail
             address = f"fe80::5054:ff:fe{a:02x}:{b:02x}{c:02x}"
-            self.address: tuple[Any, ...] = (address, GUEST_PORT, 0, socket.if_nametoindex(self.bridge))
+            scope = socket.if_nametoindex(self.bridge)
+            self.address: tuple[Any, ...] = (address, GUEST_PORT, 0, scope)
             self.family = socket.AF_INET6
         else:
             with socket.socket() as free:

@@ -7,6 +7,7 @@ Python and QEMU suffice, on Linux, macOS and Windows: this file and the image ca
 from __future__ import annotations
 
 import argparse
+import ctypes
 import http.client
 import os
 import secrets
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 
 QEMU = "qemu-system-x86_64"
 ACCELERATORS = {"linux": ["kvm", "tcg"], "darwin": ["hvf", "tcg"], "win32": ["whpx", "tcg"]}
-# From QEMU's start to a service of sysinit.target. A machine that KVM runs takes some three seconds.
+# From QEMU's start to a service of sysinit.target; on KVM that is some three seconds.
 ALIVE_S = {"kvm": 20, "hvf": 20, "whpx": 30, "tcg": 600}
 JUPYTER_S, STOP_S = 900, 120  # emulated, on a busy computer
 EXAMPLES = """\
@@ -113,6 +114,7 @@ def _machine(
             process = subprocess.Popen(
                 [*words, "-serial", f"file:{console}"], stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )  # fmt: skip
             try:
                 if _is_alive(process, os.path.join(directory, f"alive-{accel}"), ALIVE_S[accel]):
@@ -121,7 +123,7 @@ def _machine(
                     return
                 say(f"{accel} does not work here: {_why(process, console)}")
             finally:
-                _end(process)
+                _end(process, gently=bool(options.keep))
     raise Failed("no accelerator works; the lines above say why")
 
 
@@ -161,8 +163,13 @@ def _is_alive(process: subprocess.Popen[bytes], path: str, seconds: float) -> bo
     return False
 
 
+def _die_with_parent() -> None:
+    """In the child, on Linux: QEMU ends with this program, even when that is killed (prctl(2))."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def _why(process: subprocess.Popen[bytes], console: str) -> str:
-    _end(process)
+    _end(process, gently=False)
     assert process.stderr
     words = process.stderr.read().decode(errors="replace").strip()
     if not words and os.path.exists(console):
@@ -196,10 +203,13 @@ def _answers(port: int, token: str) -> bool:
         link.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Its power button first, so that what is to be kept is written; then its plug."""
+def _end(process: subprocess.Popen[bytes], gently: bool) -> None:
+    """Its power button first, where what it has written is to be kept; then its plug."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        if process.poll() is None and not gently:
+            process.kill()
+            process.wait()
         if process.poll() is None:
             assert process.stdin
             try:

@@ -1,6 +1,6 @@
-"""Virtual machines through libvirt: the same probe as a boot sector's one instruction (nano), as the
-init of a Linux guest made of the same root tree (micro, direct), and as a service of a whole system
-with the same packages (full).
+"""Virtual machines through libvirt: the same probe as a boot sector's one instruction (nano), as
+the init of a Linux guest made of the same root tree (micro, direct), and as a service of a whole
+system with the same packages (full).
 """
 
 from __future__ import annotations
