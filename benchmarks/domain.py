@@ -167,14 +167,16 @@ def _network(network: Network) -> tuple[str, str]:
 
 
 def _limits(limits: Limits) -> str:
-    text = ""
-    if limits.memory_mib:
-        text += f"<memtune><hard_limit unit='MiB'>{limits.memory_mib}</hard_limit></memtune>"
-    if limits.cpus:
-        quota = int(limits.cpus * 100_000)
-        text += f"<cputune><global_period>100000</global_period><global_quota>{quota}"
-        text += "</global_quota></cputune>"
-    return text
+    """Of the CPU; with a <memtune> libvirt would want to lock memory as well, which takes a
+    privilege more: driver.py sets that limit.
+    """
+    if not limits.cpus:
+        return ""
+    quota = int(limits.cpus * 100_000)
+    return (
+        "<cputune><global_period>100000</global_period>"
+        f"<global_quota>{quota}</global_quota></cputune>"
+    )
 
 
 def _console(path: str, port: int) -> str:

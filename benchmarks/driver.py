@@ -24,7 +24,7 @@ from benchmarks.consoles import Console, Ear
 from benchmarks.machine_parts import Link, linked_clone
 
 LAST_LINES = 8
-RECONNECT_NS = 20_000_000_000
+RECONNECT_NS, KILLED_MS = 20_000_000_000, 10_000
 PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 STATES = {1: "running", 3: "paused", 4: "stopping", 5: "shut off", 6: "crashed"}
 
@@ -105,6 +105,8 @@ class Machine:
                 # AUTODESTROY: libvirt ends the machine when this process does, even by kill -9.
                 self.domain = host.createXML(self.xml, flags)
                 self.created = time.monotonic_ns()
+                if self.limits.memory_mib:
+                    self.domain.setMemoryParameters({"hard_limit": self.limits.memory_mib << 10})
                 ear.wait()
             self.connected = ear.connected
             self._watch_qemu()
@@ -173,7 +175,7 @@ class Machine:
         self._call(
             lambda machine: machine.revertToSnapshot(machine.snapshotLookupByName(name), flags)
         )
-        if self._ended(self.qemu):  # libvirt has started another QEMU from the snapshot
+        if _ended(self.qemu, 0):  # libvirt has started another QEMU from the snapshot
             deadline = time.monotonic_ns() + RECONNECT_NS
             for console in self.consoles:
                 console.accept(deadline)
@@ -206,6 +208,7 @@ class Machine:
         if self.qemu >= 0:
             with suppress(ProcessLookupError):  # as it should be
                 signal.pidfd_send_signal(self.qemu, signal.SIGKILL)
+            _ended(self.qemu, KILLED_MS)
             os.close(self.qemu)
             self.qemu = -1
         for console in self.consoles:
@@ -251,12 +254,6 @@ class Machine:
         if pid and self.qemu < 0:
             with suppress(ProcessLookupError):  # it has ended already
                 self.qemu = os.pidfd_open(pid)
-
-    @staticmethod
-    def _ended(pidfd: int) -> bool:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        return bool(poller.poll(0))
 
     def _call(self, verb: Callable[[libvirt.virDomain], Any]) -> Any:
         if self.domain is None:
@@ -304,6 +301,12 @@ class Machine:
             f"last lines of its console: {' | '.join(lines) or 'none'}; "
             f"QEMU's own log: {hypervisor.log_words(self.name) or 'none'}"
         )
+
+
+def _ended(pidfd: int, within_ms: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(within_ms))
 
 
 def boot(
