@@ -265,7 +265,10 @@ from benchmarks import hypervisor, workdir
 from benchmarks.arms.base import ArmFailed
 from benchmarks.driver import Machine
 
-daemons = [subprocess.Popen([name, "--pid-file", f"/run/libvirt/{name}-test.pid"]) for name in ("virtlogd", "libvirtd")]
+daemons = [
+    subprocess.Popen([name, "--pid-file", f"/run/libvirt/{name}-test.pid"])
+    for name in ("virtlogd", "libvirtd")
+]
 try:
     deadline = time.monotonic() + 60
     while True:
