@@ -1,0 +1,201 @@
+"""Instances that stay: their payload has signalled and sleeps, until they are stopped.
+
+What is measured of them is what they take (memory, density), what they may do (isolation), and how
+long it takes until nothing of them is left (stop).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from benchmarks.arms.base import ArmFailed
+from benchmarks.command import Process, output_of, running, tidy, with_last_words
+from benchmarks.receiver import first_byte, rest_of_line
+
+START_S, STOP_S = 60.0, 30.0
+
+
+class Ear:
+    """What any number of payloads signal on. Once it is closed, or this process killed, all that
+    stayed because of it end by themselves: see probe.c.
+
+    fifo: its path, for payloads that cannot inherit a descriptor.
+    """
+
+    def __init__(self, fifo: str = "") -> None:
+        if fifo:
+            self.read = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            # With a writer of our own it never looks ended. What the command says is not heard.
+            self.fds = [self.read, os.open(fifo, os.O_WRONLY)]
+            self.stdout = os.open(os.devnull, os.O_RDWR)
+        else:
+            self.read, self.stdout = os.pipe()
+            self.fds = [self.read]
+
+    def close(self) -> None:
+        for fd in (*self.fds, self.stdout):
+            os.close(fd)
+
+
+class Held:
+    """A running instance. t0, t6: as in a Shot. words: how it was started and is stopped.
+
+    mark: what the command lines or the cgroups of its processes hold, where they are not the
+    payload's own family.
+    """
+
+    mark = ""
+
+    def __init__(self, t0: int, t6: int, words: dict[str, list[str]]) -> None:
+        self.t0, self.t6 = t0, t6
+        self.words = words
+
+    def payload(self) -> int:
+        """The host's pid of the payload; 0 where it is no process of the host."""
+        raise NotImplementedError
+
+    def stop(self) -> tuple[int, int]:
+        """End it; returns (t8, t9): just before that was asked, and when nothing was left of it.
+        Raises ArmFailed.
+        """
+        raise NotImplementedError
+
+
+class Foreground(Held):
+    """One command that lasts as long as its payload: stopped by SIGKILL to the payload, over when
+    the command has tidied up and is reaped.
+    """
+
+    def __init__(self, argv: list[str], ear: Ear) -> None:
+        self.process, t6 = _spawn(argv, ear, may_end=False)
+        super().__init__(self.process.asked, t6, {"start": argv, "stop": ["kill", "-9", "PAYLOAD"]})
+        self._payload = _innermost(self.process.pid)
+
+    def payload(self) -> int:
+        return self._payload
+
+    def stop(self) -> tuple[int, int]:
+        deadline = time.monotonic_ns() + int(STOP_S * 1e9)
+        asked = time.monotonic_ns()
+        try:
+            os.kill(self._payload, signal.SIGKILL)  # not reaped before its parent is
+            gone, _, _ = self.process.wait(deadline)
+        finally:
+            self.process.kill()
+        return asked, gone
+
+
+class Detached(Held):
+    """Started by a command that returns, ended by another one.
+
+    stop: the words that kill and remove it. find: asked once, untimed, for its payload's pid, and
+    for what the command lines or the cgroups of all its processes hold.
+    """
+
+    def __init__(
+        self, start: list[str], stop: list[str], ear: Ear, find: Callable[[], tuple[int, str]]
+    ) -> None:
+        self._stop = stop
+        try:
+            process, t6 = _spawn(start, ear, may_end=True)
+            super().__init__(process.asked, t6, {"start": start, "stop": stop})
+            self._payload, self.mark = find()
+        except BaseException:
+            tidy(stop)
+            raise
+
+    def payload(self) -> int:
+        return self._payload
+
+    def stop(self) -> tuple[int, int]:
+        handle = os.pidfd_open(self._payload)
+        try:
+            asked, gone = _run(self._stop)
+            if not _ended(handle, 0):
+                raise ArmFailed(f"{' '.join(self._stop)}: the payload is still there")
+        finally:
+            os.close(handle)
+        return asked, gone
+
+
+def inspected(base: list[str], name: str) -> tuple[int, str]:
+    """(pid, id) of a container, as docker and podman tell. Raises ArmFailed."""
+    said = output_of([*base, "inspect", "--format", "{{.State.Pid}} {{.Id}}", name]).split()
+    return int(said[0]), said[1]
+
+
+def _spawn(argv: list[str], ear: Ear, may_end: bool) -> tuple[Process, int]:
+    """Start a command and hear its payload. may_end: it returns with exit code 0 when that is
+    started, and is waited for; else it goes on. Raises ArmFailed, and ends it then.
+    """
+    deadline = time.monotonic_ns() + int(START_S * 1e9)
+    said, null = os.memfd_create("stderr"), os.open(os.devnull, os.O_RDWR)
+    process: Process | None = None
+    try:
+        with running(argv, null, ear.stdout, said) as process:
+            t6, line = _hear(process, ear, deadline)
+            rest_of_line(ear.read, line, deadline)
+            if not may_end:
+                process.keep()
+            elif not process.ended:
+                process.succeed(os.path.basename(argv[0]), deadline)
+    except ArmFailed as failure:
+        raise ArmFailed(with_last_words(str(failure), said)) from None
+    except OSError as error:
+        raise ArmFailed(f"{argv[0]}: {error.strerror}") from error
+    finally:
+        os.close(said)
+        os.close(null)
+    return process, t6
+
+
+def _hear(process: Process, ear: Ear, deadline: int) -> tuple[int, bytes]:
+    """The payload's first byte. A command that has returned may have started it: then it is waited
+    for a moment longer.
+    """
+    try:
+        return first_byte(ear.read, deadline, watch=process.pidfd)
+    except ArmFailed:
+        if not process.ends_within(0):
+            raise
+        process.succeed("before the payload signalled", deadline)
+        return first_byte(ear.read, min(deadline, time.monotonic_ns() + 5_000_000_000))
+
+
+def _run(argv: list[str]) -> tuple[int, int]:
+    """One command to its end: (when it was asked, when it was over). Raises ArmFailed."""
+    said, null = os.memfd_create("stderr"), os.open(os.devnull, os.O_RDWR)
+    try:
+        with running(argv, null, null, said) as process:
+            end = process.succeed(
+                os.path.basename(argv[0]), time.monotonic_ns() + int(STOP_S * 1e9)
+            )
+            return process.asked, end
+    except ArmFailed as failure:
+        raise ArmFailed(with_last_words(str(failure), said)) from None
+    finally:
+        os.close(said)
+        os.close(null)
+
+
+def _ended(pidfd: int, milliseconds: int) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(milliseconds))
+
+
+def _innermost(pid: int) -> int:
+    """The last of a chain of processes, each the only child of the one before."""
+    while True:
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                children = file.read().split()
+        except OSError:
+            return pid
+        if not children:
+            return pid
+        pid = int(children[-1])
