@@ -7,13 +7,13 @@ long it takes until nothing of them is left (stop).
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from benchmarks.arms.base import ArmFailed
-from benchmarks.command import Process, output_of, running, tidy, with_last_words
+from benchmarks.arms.base import Arm, ArmFailed
+from benchmarks.command import INTERRUPTS, Process, output_of, running, tidy, with_last_words
 from benchmarks.receiver import first_byte, rest_of_line
 
 START_S, STOP_S = 60.0, 30.0
@@ -49,6 +49,7 @@ class Held:
     """
 
     mark = ""
+    stopped = False
 
     def __init__(self, t0: int, t6: int, words: dict[str, list[str]]) -> None:
         self.t0, self.t6 = t0, t6
@@ -62,7 +63,44 @@ class Held:
         """End it; returns (t8, t9): just before that was asked, and when nothing was left of it.
         Raises ArmFailed.
         """
+        asked, gone = self._stop()
+        self.stopped = True
+        return asked, gone
+
+    def _stop(self) -> tuple[int, int]:
         raise NotImplementedError
+
+
+@contextmanager
+def held(arm: Arm) -> Iterator[Callable[[], Held]]:
+    """A function that starts one more instance of the arm; at the end of the block all are gone."""
+    ear = Ear(arm.fifo)
+    instances: list[Held] = []
+
+    def hold() -> Held:
+        instances.append(arm.hold(ear))
+        return instances[-1]
+
+    try:
+        yield hold
+    finally:
+        with undisturbed():
+            ear.close()
+            for one in reversed(instances):
+                if not one.stopped:
+                    with suppress(ArmFailed, OSError):  # what it is about was said already
+                        one.stop()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C or SIGTERM does not cut this block short."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Foreground(Held):
@@ -74,18 +112,21 @@ class Foreground(Held):
         self.process, t6 = _spawn(argv, ear, may_end=False)
         super().__init__(self.process.asked, t6, {"start": argv, "stop": ["kill", "-9", "PAYLOAD"]})
         self._payload = _innermost(self.process.pid)
+        self._handle = os.pidfd_open(self._payload)
 
     def payload(self) -> int:
         return self._payload
 
-    def stop(self) -> tuple[int, int]:
+    def _stop(self) -> tuple[int, int]:
         deadline = time.monotonic_ns() + int(STOP_S * 1e9)
         asked = time.monotonic_ns()
         try:
-            os.kill(self._payload, signal.SIGKILL)  # not reaped before its parent is
+            with suppress(ProcessLookupError):  # ended when nobody listened any more
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             gone, _, _ = self.process.wait(deadline)
         finally:
             self.process.kill()
+            os.close(self._handle)
         return asked, gone
 
 
@@ -99,7 +140,7 @@ class Detached(Held):
     def __init__(
         self, start: list[str], stop: list[str], ear: Ear, find: Callable[[], tuple[int, str]]
     ) -> None:
-        self._stop = stop
+        self._words = stop
         try:
             process, t6 = _spawn(start, ear, may_end=True)
             super().__init__(process.asked, t6, {"start": start, "stop": stop})
@@ -111,14 +152,10 @@ class Detached(Held):
     def payload(self) -> int:
         return self._payload
 
-    def stop(self) -> tuple[int, int]:
-        handle = os.pidfd_open(self._payload)
-        try:
-            asked, gone = _run(self._stop)
-            if not _ended(handle, 0):
-                raise ArmFailed(f"{' '.join(self._stop)}: the payload is still there")
-        finally:
-            os.close(handle)
+    def _stop(self) -> tuple[int, int]:
+        asked, gone = _run(self._words)
+        if _alive(self._payload):
+            raise ArmFailed(f"{' '.join(self._words)}: the payload {self._payload} is still there")
         return asked, gone
 
 
@@ -182,10 +219,13 @@ def _run(argv: list[str]) -> tuple[int, int]:
         os.close(null)
 
 
-def _ended(pidfd: int, milliseconds: int) -> bool:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(milliseconds))
+def _alive(pid: int) -> bool:
+    """Whether it runs; where PID 1 reaps late, an orphan that has ended is still listed."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def _innermost(pid: int) -> int:

@@ -25,7 +25,8 @@ SERIES_OF_TRACED, SERIES_OF_SLOW = 5, 3
 @dataclass(frozen=True)
 class Plan:
     """seconds: cost of one shot. shots: how many rounds each arm takes part in (all arms in
-    `rounds` at most).
+    `rounds` at most). reference: the arm that is shot twice in each of its rounds, "" for none.
+    alone: one arm in each round, once.
     """
 
     seed: int
@@ -34,9 +35,14 @@ class Plan:
     seconds: dict[str, float]
     shots: dict[str, int]
     traced: list[str] = field(default_factory=list)
+    alone: bool = False
 
     def takes_part(self, arm: str, number: int) -> bool:
         """Whether `arm` is shot in round 1..rounds: its shots are spread evenly over them."""
+        if self.alone:
+            order = list(self.shots)
+            random.Random(self.seed).shuffle(order)
+            return order[number - 1] == arm
         return _spread(self.shots[arm], self.rounds, number)
 
     def order(self, number: int) -> list[tuple[str, int, bool]]:
@@ -63,6 +69,11 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def one_after_the_other(seconds: dict[str, float], seed: int) -> Plan:
+    """Every arm once, in a round of its own: for samples that are long."""
+    return Plan(seed, len(seconds), "", seconds, dict.fromkeys(seconds, 1), alone=True)
 
 
 def _spread(share: int, rounds: int, number: int) -> bool:

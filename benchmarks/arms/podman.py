@@ -98,10 +98,9 @@ class Podman(Arm):
     def hold(self, ear: Ear) -> Held:
         name = self._name()
         start = [*self.base, "run", "--detach", "--name", name, *self.options, *self.image]
-        return Detached(
-            [*start, "/probe", "stay", "/signal"], [*self.base, "rm", "--force", "--time", "0", name],
-            ear, lambda: inspected(self.base, name),
-        )  # fmt: skip
+        stop = [*self.base, "rm", "--force", "--time", "0", name]
+        words = [*start, "/probe", "stay", "/signal"]
+        return Detached(words, stop, ear, lambda: inspected(self.base, name))
 
     def capture(self, words: list[str]) -> str:
         return output_of([*self.base, "run", "--rm", *self.options, *self.image, *words])

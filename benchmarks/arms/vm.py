@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Phase, Shot, Skip
+from benchmarks.held import Ear, Held
 
 _GUEST_CLOCK = re.compile(rb"mono_ns=(\d+)")
 TIMEOUT_S, FULL_TIMEOUT_S = 60.0, 240.0  # emulated, on a loaded machine
@@ -102,6 +103,18 @@ class VirtualMachine(Arm):
             stopping, gone = machine.destroy()
             found = phases(machine, stopping, gone)
         return Shot(machine.asked, machine.heard, gone, found, cpu_ms)
+
+    def hold(self, ear: Ear) -> Held:
+        from benchmarks.machines import Machine
+
+        return Machine(self.domain, self.tier, self.root, self.kvm, TIMEOUT_S)
+
+    def capture(self, words: list[str]) -> str:
+        from benchmarks.machines import said_by
+
+        if not self.root:
+            raise ArmFailed("it has no system that could run a program")
+        return said_by(words, self.domain, self.tier, self.root, self.kvm, TIMEOUT_S)
 
     def fix_for(self, failure: str) -> str:
         if "Permission denied" in failure:
