@@ -129,15 +129,18 @@ def _positive(kind: type) -> Callable[[str], Any]:
 
 
 def _chosen(options: argparse.Namespace) -> list[session.Part]:
-    every = getattr(options, "quick", False) or getattr(options, "full", False)
+    quick = getattr(options, "quick", False)
     names = [name for name in options.bench.split(",") if name]
-    names = names or list(benches.ALL if every else benches.ALL[:1])
-    return _parts(names, options.arms)
+    if not names:
+        full = getattr(options, "full", False)
+        names = list(benches.QUICK if quick else benches.FULL if full else benches.NAMES[:1])
+    return _parts(names, options.arms, quick)
 
 
-def _parts(names: Iterable[str], patterns: str) -> list[session.Part]:
+def _parts(names: Iterable[str], patterns: str, quick: bool) -> list[session.Part]:
     try:
-        return session.choose([benches.bench(name) for name in dict.fromkeys(names)], patterns)
+        found = [benches.bench(name) for name in dict.fromkeys(names)]
+        return session.choose(found, patterns, quick)
     except ValueError as error:
         raise session.UsageError(str(error)) from None
 

@@ -59,6 +59,10 @@ class Held:
         """The host's pid of the payload; 0 where it is no process of the host."""
         raise NotImplementedError
 
+    def family(self) -> list[int]:
+        """Its processes, where they are one family; those with its mark come on top."""
+        return [self.payload()] if self.payload() else []
+
     def stop(self) -> tuple[int, int]:
         """End it; returns (t8, t9): just before that was asked, and when nothing was left of it.
         Raises ArmFailed.
@@ -111,11 +115,14 @@ class Foreground(Held):
     def __init__(self, argv: list[str], ear: Ear) -> None:
         self.process, t6 = _spawn(argv, ear, may_end=False)
         super().__init__(self.process.asked, t6, {"start": argv, "stop": ["kill", "-9", "PAYLOAD"]})
-        self._payload = _innermost(self.process.pid)
+        self._payload = _chain(self.process.pid)[-1]
         self._handle = os.pidfd_open(self._payload)
 
     def payload(self) -> int:
         return self._payload
+
+    def family(self) -> list[int]:
+        return _chain(self.process.pid)
 
     def _stop(self) -> tuple[int, int]:
         deadline = time.monotonic_ns() + int(STOP_S * 1e9)
@@ -228,14 +235,15 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _innermost(pid: int) -> int:
-    """The last of a chain of processes, each the only child of the one before."""
+def _chain(pid: int) -> list[int]:
+    """A process and its descendants, each the last child of the one before."""
+    chain = [pid]
     while True:
         try:
-            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            with open(f"/proc/{chain[-1]}/task/{chain[-1]}/children", encoding="ascii") as file:
                 children = file.read().split()
         except OSError:
-            return pid
+            return chain
         if not children:
-            return pid
-        pid = int(children[-1])
+            return chain
+        chain.append(int(children[-1]))

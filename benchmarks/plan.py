@@ -93,20 +93,21 @@ def make_plan(
     rounds: int | None = None,
     budget_s: float | None = None,
     traced: list[str] | None = None,
+    quick: bool = False,
 ) -> Plan:
     """A plan for arms that cost `seconds` a shot (measured in round 0).
 
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
     then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
     not fit. Never below FEWEST, so a very short budget is exceeded; the printed plan says what it
-    takes.
+    takes. quick: fewer for slow arms, which then have no interval.
     """
     reference = next((name for name in REFERENCES if name in seconds), "")
     reference = reference or min(seconds, key=lambda arm: seconds[arm])
 
     def plan(most: int, slow: int) -> Plan:
         shots = {
-            arm: min(most, enough(cost), slow if cost >= 1 else most)
+            arm: min(most, enough(cost), _quick(cost) if quick else slow if cost >= 1 else most)
             for arm, cost in seconds.items()
         }
         return Plan(seed, max(shots.values()), reference, seconds, shots, traced or [])
@@ -118,6 +119,10 @@ def make_plan(
         if budget_s is None or candidate.expected_s() <= budget_s:
             return candidate
     return candidate
+
+
+def _quick(seconds: float) -> int:
+    return FEWEST if seconds < 1 else 2 if seconds < 10 else 1
 
 
 def _sizes() -> list[tuple[int, int]]:

@@ -68,14 +68,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def choose(benches: Iterable[Bench], patterns: str) -> list[Part]:
+def choose(benches: Iterable[Bench], patterns: str, quick: bool = False) -> list[Part]:
     """Each benchmark with its arms that match names or globs, comma-separated ('' is all); those
     without any are left out. Raises UsageError for a pattern that nothing matches.
     """
     words = [word for word in (word.strip() for word in patterns.split(",")) if word]
     parts, known = [], []
     for bench in benches:
-        arms = bench.arms()
+        arms = bench.arms(quick)
         known += [arm.name for arm in arms]
         found = [[arm for arm in arms if fnmatch.fnmatchcase(arm.name, word)] for word in words]
         chosen = list(dict.fromkeys(itertools.chain(*found))) if words else arms
@@ -147,9 +147,11 @@ def new_run(request: Request, parts: list[Part]) -> str:
     return directory
 
 
-def resume(directory: str, parts: Callable[[Iterable[str], str], list[Part]]) -> str:
+def resume(directory: str, parts: Callable[[Iterable[str], str, bool], list[Part]]) -> str:
     """Go on with an interrupted run at the first round that is not whole. Its plans are kept; a
-    benchmark that it had not come to begins. `parts`: of names of benchmarks and patterns of arms.
+    benchmark that it had not come to begins.
+
+    parts: as `choose`, of names of benchmarks, patterns of arms, and whether the run is a quick one
     """
     record = results.read_json(directory, "plan.json")
     results.read_rows(directory)  # refuses rows that this version could not go on with
@@ -158,7 +160,7 @@ def resume(directory: str, parts: Callable[[Iterable[str], str], list[Part]]) ->
     with alone(say), _says_how_to_go_on(directory):
         next_round = results.discard_incomplete_round(directory, _planned(record))
         request = record["request"]
-        for part in parts(request["benches"], request["arms"]):
+        for part in parts(request["benches"], request["arms"], request["quick"]):
             stored = record["plans"].get(part.bench.name)
             if stored is None:
                 _measure(directory, record, part)

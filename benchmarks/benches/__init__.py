@@ -7,10 +7,11 @@ import importlib
 from benchmarks.benches.base import Bench
 
 # The words of --bench, in the order in which they are run.
-NAMES = ("start", "cold", "runtime", "stop")
-# What --quick and --full run where --bench does not say. `runtime` is about this project's own
+NAMES = ("start", "cold", "runtime", "stop", "memory", "density")
+# What --full and --quick run where --bench does not say. `runtime` is about this project's own
 # budgets, not about containers and machines.
-ALL = tuple(name for name in NAMES if name != "runtime")
+FULL = tuple(name for name in NAMES if name != "runtime")
+QUICK = tuple(name for name in FULL if name != "cold")
 
 
 def bench(name: str) -> Bench:

@@ -50,8 +50,8 @@ class Bench:
     weight: float = 1.0  # its share of a budget for several benchmarks
     traced: bool = False  # whether arms that have traced shots give some
 
-    def arms(self) -> list[Arm]:
-        """Who takes part, able or not."""
+    def arms(self, quick: bool = False) -> list[Arm]:
+        """Who takes part, able or not. quick: one of each kind."""
         raise NotImplementedError
 
     def prepare(self, size: Size) -> None:
@@ -72,8 +72,9 @@ class Bench:
     def plan(self, seconds: dict[str, float], seed: int, size: Size, traced: list[str]) -> Plan:
         """Fixed before the first round that counts; seconds: of each arm's sample in round 0."""
         return make_plan(
-            seconds, seed=seed, rounds=size.rounds, budget_s=size.budget_s, traced=traced
-        )
+            seconds, seed=seed, rounds=size.rounds, budget_s=size.budget_s, traced=traced,
+            quick=size.quick,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Undo `prepare`; after the arms are closed. Safe to call twice."""

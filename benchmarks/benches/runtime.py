@@ -11,7 +11,7 @@ class Runtime(Start):
     name = "runtime"
     title = "OCI runtimes on one complete bundle: this project's budgets"
 
-    def arms(self) -> list[Arm]:
+    def arms(self, quick: bool = False) -> list[Arm]:
         return runtime_arms()
 
 

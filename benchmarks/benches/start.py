@@ -30,8 +30,10 @@ class Start(Bench):
     weight = 4
     traced = True
 
-    def arms(self) -> list[Arm]:
-        return all_arms()
+    def arms(self, quick: bool = False) -> list[Arm]:
+        return [
+            arm for arm in all_arms() if not quick or arm.root != "debian" or arm.tier == "full"
+        ]
 
     def sample(self, arm: Arm, where: Where, make: RowMaker) -> Iterable[Row]:
         return make.shot(arm, where, shoot(arm, where.traced))

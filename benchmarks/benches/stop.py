@@ -16,7 +16,7 @@ class Stop(Bench):
     title = "from the request to stop until nothing is left"
     metric = "stop.teardown"
 
-    def arms(self) -> list[Arm]:
+    def arms(self, quick: bool = False) -> list[Arm]:
         return staying_arms()
 
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
