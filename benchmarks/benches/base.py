@@ -27,7 +27,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Value:
-    """One figure of a sample; n: how many instances run with it. A row each."""
+    """One figure of a sample; n: how many instances run (see n_concurrent). A row each."""
 
     metric: str
     value: float

@@ -16,10 +16,10 @@ from benchmarks.held import held
 from benchmarks.plan import Plan, one_after_the_other
 from benchmarks.rows import Where
 
-ENOUGH, ENOUGH_QUICK = 1000, 50
+ENOUGH, ENOUGH_QUICK = 1000, 40
 FULL_S = 240.0  # for each arm, where no budget says less
 LEAST_FREE, LEAST_FREE_MIB = 0.2, 2048.0  # of the host's memory: what must be left for others
-LOOKS = 20  # at the memory, in each curve
+LOOKS = 20  # at the memory, after each of the first starts and then as often again
 
 
 class Density(Bench):
@@ -64,7 +64,7 @@ class Density(Bench):
 
 def _curve(hold, enough: int, seconds: float) -> Iterator[Value]:
     """A start for each instance; the memory that is left at some of them, and at the last."""
-    began, looked = time.monotonic(), 0
+    began = time.monotonic()
     least = max(LEAST_FREE_MIB, LEAST_FREE * _total_mib())
     stopped = f"there were {enough}"
     left = available_mib()
@@ -84,10 +84,9 @@ def _curve(hold, enough: int, seconds: float) -> Iterator[Value]:
             stopped = f"the next one failed: {failure}"
             break
         count += 1
-        yield Value("density.start", (one.t6 - one.t0) / 1e6, n=count)
+        yield Value("density.start", (one.t6 - one.t0) / 1e6, n=count - 1)
         left = available_mib()
-        if count * LOOKS // enough > looked:
-            looked = count * LOOKS // enough
+        if count <= LOOKS or count % (enough // LOOKS) == 0:
             yield Value("density.available", left, "MiB", "higher", count)
     yield Value("density.available", left, "MiB", "higher", count, {"stopped": stopped})
 
