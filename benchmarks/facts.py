@@ -26,7 +26,8 @@ f cpu "$(grep -m1 'model name' /proc/cpuinfo 2>/dev/null)"
 f command_line "$(r /proc/cmdline)"
 f harness "$(r /proc/HARNESS/stat)"
 f processes "$(ls -d /proc/[0-9]* 2>/dev/null | wc -l)"
-f mounts "$(awk '/ - / && !/ - cgroup/ { print $3 "," $4 "," $5 }' /proc/self/mountinfo 2>/dev/null)"
+where=/proc/self/mountinfo
+f mounts "$(awk '!/ - cgroup/ { print $3 "," $4 "," $5 }' $where 2>/dev/null)"
 f disks "$(awk 'NR > 2 { print $4 }' /proc/partitions 2>/dev/null)"
 file=/proc/sys/vm/swappiness
 { old=$(cat $file) && echo "$old" >$file; } 2>/dev/null && f proc_sys written || f proc_sys refused

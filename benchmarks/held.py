@@ -160,7 +160,7 @@ class Detached(Held):
         return self._payload
 
     def _stop(self) -> tuple[int, int]:
-        asked, gone = _run(self._words)
+        asked, gone = over(self._words)
         if _alive(self._payload):
             raise ArmFailed(f"{' '.join(self._words)}: the payload {self._payload} is still there")
         return asked, gone
@@ -210,7 +210,7 @@ def _hear(process: Process, ear: Ear, deadline: int) -> tuple[int, bytes]:
         return first_byte(ear.read, min(deadline, time.monotonic_ns() + 5_000_000_000))
 
 
-def _run(argv: list[str]) -> tuple[int, int]:
+def over(argv: list[str]) -> tuple[int, int]:
     """One command to its end: (when it was asked, when it was over). Raises ArmFailed."""
     said, null = os.memfd_create("stderr"), os.open(os.devnull, os.O_RDWR)
     try:
