@@ -164,9 +164,16 @@ def resume(directory: str, parts: Callable[[Iterable[str], str, bool], list[Part
             stored = record["plans"].get(part.bench.name)
             if stored is None:
                 _measure(directory, record, part)
-            elif next_round <= stored["before"] + stored["plan"]["rounds"]:
+                continue
+            plan = Plan(**stored["plan"])
+            lost = set(plan.shots) - {arm.name for arm in part.arms}
+            if lost:
+                raise results.ResultsError(
+                    f"{directory} was run with arms unknown here: {sorted(lost)}"
+                )
+            if next_round <= stored["before"] + plan.rounds:
                 first = max(1, next_round - stored["before"])
-                _go_on(directory, part, Plan(**stored["plan"]), stored["before"], first)
+                _go_on(directory, part, plan, stored["before"], first)
     say(f"{directory} is complete")
     return directory
 
@@ -223,9 +230,6 @@ def _measure(directory: str, record: dict[str, Any], part: Part) -> bool:
 def _go_on(directory: str, part: Part, plan: Plan, before: int, first: int) -> None:
     bench = part.bench
     arms = [arm for arm in part.arms if arm.name in plan.shots]
-    lost = set(plan.shots) - {arm.name for arm in arms}
-    if lost:
-        raise results.ResultsError(f"{directory} was run with arms unknown here: {sorted(lost)}")
     with prepared(arms, bench) as (ready, skips):
         make = _row_maker(directory, arms).of(bench)
         rows: list[Row] = []
