@@ -7,6 +7,7 @@ long it takes until nothing of them is left (stop).
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,13 @@ class Detached(Held):
         if _alive(self._payload):
             raise ArmFailed(f"{' '.join(self._words)}: the payload {self._payload} is still there")
         return asked, gone
+
+
+def on_fifo(words: list[str] | None) -> list[str]:
+    """The payload of an engine, which passes no descriptor on: it signals on the FIFO /signal."""
+    if words is None:
+        return ["/probe", "stay", "/signal"]
+    return ["/bin/busybox", "sh", "-c", f"exec {shlex.join(words)} >/signal"]
 
 
 def inspected(base: list[str], name: str) -> tuple[int, str]:

@@ -107,9 +107,10 @@ class Arm:
         """
         return None
 
-    def hold(self, ear: Ear) -> Held:
-        """One instance whose payload stays. Leaves nothing behind when it raises (ArmFailed,
-        KeyboardInterrupt). `ear` is one of this arm's `fifo`.
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        """One instance whose payload stays: the probe, or a program that signals on its stdout.
+        Leaves nothing behind when it raises (ArmFailed, KeyboardInterrupt). `ear` is one of this
+        arm's `fifo`.
         """
         raise NotImplementedError
 

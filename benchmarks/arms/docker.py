@@ -13,7 +13,7 @@ from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
 from benchmarks.command import PATH, environment, output_of, shoot_command, tidy
 from benchmarks.dockerd import PrivateDaemon, answers
-from benchmarks.held import Detached, Ear, Held, inspected
+from benchmarks.held import Detached, Ear, Held, inspected, on_fifo
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
 
@@ -69,9 +69,10 @@ class Docker(Arm):
             os.mkfifo(self.fifo)
         self.base = [self.tool, "--config", run, "--host", f"unix://{socket}"]
         self._import()
-        self.options = ["--network", "none", "--log-driver", "none"]
+        self.network = ["--network", "none"]
+        self.options = ["--log-driver", "none"]
         self.options += ["--volume", f"{self.fifo}:/signal"]
-        self.argv = [*self.base, "run", "--rm", *self.options]
+        self.argv = [*self.base, "run", "--rm", *self.network, *self.options]
         self.payload = [self.image, "/probe", "fifo", "/signal"]
         self.params["command"] = [*self.argv, *self.payload]
 
@@ -102,15 +103,18 @@ class Docker(Arm):
             if not done:
                 self._docker("rm", "--force", name)
 
-    def hold(self, ear: Ear) -> Held:
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
         name = self._name()
-        start = [*self.base, "run", "--detach", "--name", name, *self.options, self.image]
+        start = [*self.base, "run", "--detach", "--name", name, *self.network, *self.options]
         stop = [*self.base, "rm", "--force", name]
-        words = [*start, "/probe", "stay", "/signal"]
-        return Detached(words, stop, ear, lambda: inspected(self.base, name))
+        return Detached(
+            [*start, self.image, *on_fifo(words)], stop, ear, lambda: inspected(self.base, name)
+        )
 
     def capture(self, words: list[str]) -> str:
-        return output_of([*self.base, "run", "--rm", *self.options, self.image, *words])
+        return output_of(
+            [*self.base, "run", "--rm", *self.network, *self.options, self.image, *words]
+        )
 
     def _name(self) -> str:
         return f"bench-{os.getpid()}-{next(self.ids)}"

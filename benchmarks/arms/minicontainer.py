@@ -50,8 +50,8 @@ class Command(_MinicontainerArm):
     def shoot(self) -> Shot:
         return shoot_command(self.argv, timeout_s=TIMEOUT_S)
 
-    def hold(self, ear: Ear) -> Held:
-        return Foreground([*self.argv, "stay"], ear)
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        return Foreground([*self.argv[:-1], *(words or [self.argv[-1], "stay"])], ear)
 
     def capture(self, words: list[str]) -> str:
         return output_of([*self.argv[:-1], *words])

@@ -54,6 +54,9 @@ class BundleArm(Arm):
         self.spec = self.config()
         self._program(["/probe"])
         self.base = [*self.command, "--root", self.state]
+        # For whoever finds what a killed harness left.
+        with open(f"{self.state.removesuffix('.state')}.command", "w", encoding="utf-8") as file:
+            json.dump(self.base, file)
         self.argv = [*self.base, "run", "--bundle", self.bundle]
         self.params["command"] = self.argv
 
@@ -68,8 +71,8 @@ class BundleArm(Arm):
         with self.deleted_on_failure(name):
             return shoot_command([*self.argv, name])
 
-    def hold(self, ear: Ear) -> Held:
-        self._program(["/probe", "stay"])
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        self._program(words or ["/probe", "stay"])
         name = self.fresh_id()
         pid_file = os.path.join(self.bundle, "pid")
         start = [*self.argv, "--detach", "--pid-file", pid_file, name]

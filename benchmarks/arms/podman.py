@@ -16,7 +16,7 @@ from benchmarks import roots
 from benchmarks.arms.base import Arm, Shot, Skip
 from benchmarks.command import PATH, output_of, shoot_command, tidy
 from benchmarks.dockerd import remove_cgroups
-from benchmarks.held import Detached, Ear, Held, inspected
+from benchmarks.held import Detached, Ear, Held, inspected, on_fifo
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory, storage_directory
 
@@ -72,7 +72,8 @@ class Podman(Arm):
             runtime += ["--cgroup-manager=cgroupfs", "--events-backend=none"]
         limits = ["nofile=1024:1024", "nproc=1024:1024"] if not may_raise_limits() else []
         self.base = [self.tool, *places, *runtime]
-        self.options = ["--network", "none", "--log-driver", "none"]
+        self.network = ["--network", "none"]
+        self.options = ["--log-driver", "none"]
         self.options += [word for limit in limits for word in ("--ulimit", limit)]
         # podman would leave its default parent behind on hosts that had none.
         self.cgroup = f"bench-podman-{os.getpid()}"
@@ -80,7 +81,7 @@ class Podman(Arm):
             self.options += ["--cgroup-parent", f"/{self.cgroup}"]
         self.options += ["--volume", f"{self.fifo}:/signal"]
         self.image = ["--rootfs", f"{roots.tree(self.root)}:O"]
-        self.argv = [*self.base, "run", "--rm", *self.options]
+        self.argv = [*self.base, "run", "--rm", *self.network, *self.options]
         self.payload = [*self.image, "/probe", "fifo", "/signal"]
         self.params["command"] = [*self.argv, *self.payload]
 
@@ -95,15 +96,18 @@ class Podman(Arm):
             if not done:
                 self._podman("rm", "--force", "--time", "0", name)
 
-    def hold(self, ear: Ear) -> Held:
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
         name = self._name()
-        start = [*self.base, "run", "--detach", "--name", name, *self.options, *self.image]
+        start = [*self.base, "run", "--detach", "--name", name, *self.network, *self.options]
         stop = [*self.base, "rm", "--force", "--time", "0", name]
-        words = [*start, "/probe", "stay", "/signal"]
-        return Detached(words, stop, ear, lambda: inspected(self.base, name))
+        return Detached(
+            [*start, *self.image, *on_fifo(words)], stop, ear, lambda: inspected(self.base, name)
+        )
 
     def capture(self, words: list[str]) -> str:
-        return output_of([*self.base, "run", "--rm", *self.options, *self.image, *words])
+        return output_of(
+            [*self.base, "run", "--rm", *self.network, *self.options, *self.image, *words]
+        )
 
     def _name(self) -> str:
         return f"bench-{os.getpid()}-{next(self.ids)}"

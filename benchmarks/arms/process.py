@@ -32,8 +32,8 @@ class CommandArm(Arm):
     def shoot(self) -> Shot:
         return shoot_command(self.argv)
 
-    def hold(self, ear: Ear) -> Held:
-        return Foreground([*self.argv, "stay"], ear)
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        return Foreground([*self.argv[:-1], *(words or [self.argv[-1], "stay"])], ear)
 
     def capture(self, words: list[str]) -> str:
         return output_of([*self.argv[:-1], *words])

@@ -104,7 +104,7 @@ class VirtualMachine(Arm):
             found = phases(machine, stopping, gone)
         return Shot(machine.asked, machine.heard, gone, found, cpu_ms)
 
-    def hold(self, ear: Ear) -> Held:
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
         from benchmarks.machines import Machine
 
         return Machine(self.domain, self.tier, self.root, self.kvm, TIMEOUT_S)
