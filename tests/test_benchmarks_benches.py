@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import benches, results, session, surface
+from benchmarks import benches, netns, results, roots, session, surface
 from benchmarks.arms.base import ArmFailed
 from benchmarks.arms.bubblewrap import Bubblewrap
+from benchmarks.arms.layers import CHANGED_MIB, Disks, Layers
 from benchmarks.arms.minicontainer import Command
 from benchmarks.arms.oci import OciRuntime
 from benchmarks.arms.process import ForkExec, UnshareChroot
@@ -24,6 +25,7 @@ from benchmarks.benches.cold import Cold
 from benchmarks.benches.density import Density
 from benchmarks.benches.isolation import Isolation
 from benchmarks.benches.memory import Memory
+from benchmarks.benches.ready import Ready
 from benchmarks.benches.stop import Stop
 from benchmarks.footprint import footprint
 from benchmarks.held import held
@@ -32,6 +34,7 @@ from benchmarks.rows import RowMaker, Where
 from benchmarks.session import Part, Request
 from benchmarks.workdir import remove_own
 from minicontainer.kernel import bpf
+from minicontainer.paths import runtime_dir
 from tests.bench_fakes import FakeArm, probe, processes_with, rows_of
 from tests.roots import REPOSITORY
 
@@ -402,3 +405,97 @@ def test_a_run_of_several_real_benchmarks(tmp_path):
     assert {row["bench"] for row in rows} == {"stop", "memory", "density", "guard"}
     assert {row["status"] for row in rows if row["metric"] != "memory.cgroup"} == {"ok"}
     assert processes_with("probe stay") == []
+
+
+ABANDONS = """
+import os, signal, sys
+from benchmarks import netns
+from benchmarks.arms.oci import OciRuntime
+from benchmarks.arms.runtime import OURS, Run
+from benchmarks.held import held
+arms = [Run(OURS, "busybox"), OciRuntime("runc", "busybox")]
+arms = [arm for arm in arms if arm.unavailable() is None]
+netns.make_bridge()
+netns.Namespace()
+for arm in arms:
+    arm.prepare()
+with held(arms[0]) as one, held(arms[-1]) as two:
+    print(one().payload(), two().payload(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.root
+def test_clean_removes_containers_and_networks_of_a_killed_harness():
+    if os.geteuid() != 0 or netns.why_not():
+        pytest.skip("needs root and ip(8)")
+    probe()
+    harness = subprocess.Popen(
+        [sys.executable, "-c", ABANDONS], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    said, _ = harness.communicate(timeout=60)
+    assert len(said.split()) == 2
+
+    def left():
+        groups = [str(p) for p in Path("/sys/fs/cgroup").glob(f"*/**/*bench-{harness.pid}-*")]
+        spaces = [str(p) for p in Path("/run/netns").glob(f"bench-{harness.pid}-*")]
+        links = [str(p) for p in Path("/sys/class/net").glob(f"bn{harness.pid}*")]
+        run = Path(runtime_dir(), f"bench-{harness.pid}")
+        return [*groups, *spaces, *links, *([str(run)] if run.exists() else [])]
+
+    assert len(left()) >= 4
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "clean"], cwd=REPOSITORY)
+    assert done.returncode == 0
+    assert left() == []
+
+
+@pytest.mark.root
+def test_a_container_answers_on_its_own_address():
+    bench = Ready()
+    bench.prepare(Size())
+    try:
+        arms = [arm for arm in bench.arms() if arm.name.startswith(("netns", OURS))]
+        assert len(arms) == 2
+        for arm in arms:
+            skip = arm.unavailable()
+            if skip:
+                pytest.skip(f"{skip.reason}: {skip.fix}")
+            arm.prepare()
+            try:
+                rows = [row for _ in range(2) for row in sampled(bench, arm)]
+            finally:
+                arm.close()
+            assert {(row["metric"], row["net_mode"]) for row in rows} == {
+                ("start.ready_ip", "bridge")
+            }
+            assert all(0 < row["value"] < 20000 for row in rows)
+    finally:
+        bench.close()
+        remove_own()
+    assert list(Path("/sys/class/net").glob(f"bn{os.getpid()}*")) == []
+    assert not list(Path("/run/netns").glob(f"bench-{os.getpid()}-*"))
+
+
+@pytest.mark.slow
+def test_the_bytes_of_a_change_are_its_own():
+    """The same change costs a copy its own size, as a layer and as a disk; the rest is shared."""
+    skip = roots.missing("debian")
+    if skip:
+        pytest.skip(f"{skip.reason}: {skip.fix}")
+    for arm in (Layers(), Disks(internal=True)):
+        skip = arm.unavailable()
+        if skip:
+            print(f"{arm.name}: {skip.reason}")
+            continue
+        try:
+            arm.prepare()
+            life = arm.life()
+            again = arm.life()
+        finally:
+            arm.close()
+            remove_own()
+        assert set(life) == set(again) >= {"clone", "commit", "revert", "unique", "shared"}
+        assert all(value > 0 for value in life.values())
+        assert CHANGED_MIB <= life["unique"] < CHANGED_MIB + 1
+        assert again["unique"] == pytest.approx(life["unique"], abs=0.1)
+        assert life["shared"] > 3 * CHANGED_MIB
