@@ -19,6 +19,7 @@ from benchmarks.arms.oci import BundleArm, OciRuntime
 from benchmarks.arms.podman import Podman
 from benchmarks.arms.process import CommandArm
 from benchmarks.arms.runtime import OURS, Run
+from benchmarks.arms.vm import VirtualMachine, vm_arms
 from benchmarks.command import PATH, output_of, tidy
 from benchmarks.held import Ear, Held
 
@@ -128,11 +129,19 @@ class Engine(Networked):
 class Machine(Networked):
     """A virtual machine whose tier has a network card: its driver knows the way."""
 
+    def __init__(self, arm: VirtualMachine) -> None:
+        super().__init__(arm)
+        self.vm = arm
+        self.tier, self.net_mode = arm.tier, arm.net_mode
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.accel = self.vm.accel
+
     def ready(self) -> tuple[int, int]:
-        with self.arm.machine() as machine:  # type: ignore[attr-defined]
-            machine.start(self.arm.timeout_s)  # type: ignore[attr-defined]
-            replied = machine.ready(self.arm.timeout_s)  # type: ignore[attr-defined]
-        return machine.asked, replied
+        with self.vm.machine() as machine:
+            machine.start(self.vm.timeout_s)
+            return machine.asked, machine.ready(self.vm.timeout_s)
 
 
 def _replied(one: Held, address: str) -> int:
@@ -181,9 +190,9 @@ def _bundle(arm: BundleArm) -> Networked:
 
 
 def networked_arms() -> list[Arm]:
-    from benchmarks.arms.vm import vm_arms
-
     engines = [Engine(Podman(ROOT), "198.18.1"), Engine(Docker(ROOT), "198.18.2")]
     runtimes = [Run(OURS, ROOT), OciRuntime("runc", ROOT), OciRuntime("crun", ROOT)]
-    machines = [Machine(arm) for arm in vm_arms() if arm.tier == "full"]
+    machines = [
+        Machine(arm) for arm in vm_arms() if isinstance(arm, VirtualMachine) and arm.tier == "full"
+    ]
     return [_chroot(), *map(_bundle, runtimes), *engines, *machines]

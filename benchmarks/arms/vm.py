@@ -105,16 +105,18 @@ class VirtualMachine(Arm):
         return Shot(machine.asked, machine.heard, gone, found, cpu_ms)
 
     def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
-        from benchmarks.machines import Machine
+        from benchmarks.machines import Standing
 
-        return Machine(self.domain, self.tier, self.root, self.kvm, TIMEOUT_S)
+        if words:
+            raise ArmFailed("a machine runs what it was made with")
+        return Standing(self)
 
     def capture(self, words: list[str]) -> str:
         from benchmarks.machines import said_by
 
-        if not self.root:
-            raise ArmFailed("it has no system that could run a program")
-        return said_by(words, self.domain, self.tier, self.root, self.kvm, TIMEOUT_S)
+        if self.tier not in ("micro", "direct"):
+            raise ArmFailed("only a guest with an initramfs runs a program of our choice")
+        return said_by(words, self)
 
     def fix_for(self, failure: str) -> str:
         if "Permission denied" in failure:
