@@ -7,7 +7,20 @@ import importlib
 from benchmarks.benches.base import Bench
 
 # The words of --bench, in the order in which they are run.
-NAMES = ("start", "cold", "runtime", "ready", "stop", "memory", "density", "isolation", "images")
+NAMES = (
+    "start",
+    "cold",
+    "runtime",
+    "ready",
+    "stop",
+    "memory",
+    "density",
+    "isolation",
+    "images",
+    "cpu",
+    "syscall",
+    "memspeed",
+)
 # What --full and --quick run where --bench does not say. `runtime` is about this project's own
 # budgets, not about containers and machines.
 FULL = tuple(name for name in NAMES if name != "runtime")
