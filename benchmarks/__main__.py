@@ -9,12 +9,11 @@ import argparse
 import errno
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from benchmarks import leftovers, results, roots, session
-from benchmarks.arms import BENCHES, arms_of, every_arm
-from benchmarks.arms.base import Arm, ArmFailed
+from benchmarks import benches, leftovers, results, roots, session
+from benchmarks.arms.base import ArmFailed
 
 EXAMPLES = """\
 examples:
@@ -38,6 +37,8 @@ EXAMPLES_OF = {
     "run": """\
   python -m benchmarks run --arms 'runc:*,minicontainer-*' --rounds 30
   python -m benchmarks run --bench runtime          our OCI runtime's budgets, met or not
+  python -m benchmarks run --bench stop,memory --budget 120
+  python -m benchmarks run --quick                  all benchmarks, three minutes; or --full
   python -m benchmarks run --budget 600 --seed 7    ten minutes of rounds, in a known order
   python -m benchmarks run --resume results/RUN     go on with an interrupted run, by its plan
 """,
@@ -79,9 +80,9 @@ def parser() -> argparse.ArgumentParser:
     def choice(sub: Any) -> None:
         sub.add_argument(
             "--bench",
-            choices=BENCHES,
-            default=BENCHES[0],
-            help="start: containers and machines; runtime: OCI runtimes on a complete bundle",
+            default="",
+            metavar="LIST",
+            help="with commas: " + "; ".join(f"{b.name}: {b.title}" for b in benches.every_bench()),
         )
         sub.add_argument("--arms", default="", metavar="LIST", help="names or globs, with commas")
 
@@ -92,9 +93,13 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--budget",
             type=_positive(float),
-            default=session.BUDGET_S,
             metavar="SECONDS",
             help=f"for all rounds together, when --rounds is not given ({session.BUDGET_S:.0f})",
+        )
+        size = sub.add_mutually_exclusive_group()
+        size.add_argument("--quick", action="store_true", help="all benchmarks in three minutes")
+        size.add_argument(
+            "--full", action="store_true", help="all benchmarks, as many rounds as they need"
         )
         sub.add_argument("--out", default="results", metavar="DIR", help="results/ by default")
 
@@ -123,12 +128,25 @@ def _positive(kind: type) -> Callable[[str], Any]:
     return convert
 
 
-def _chosen(options: argparse.Namespace) -> list[Arm]:
-    return session.choose(arms_of(options.bench), options.arms)
+def _chosen(options: argparse.Namespace) -> list[session.Part]:
+    quick = getattr(options, "quick", False)
+    names = [name for name in options.bench.split(",") if name]
+    if not names:
+        full = getattr(options, "full", False)
+        names = list(benches.QUICK if quick else benches.FULL if full else benches.NAMES[:1])
+    return _parts(names, options.arms, quick)
+
+
+def _parts(names: Iterable[str], patterns: str, quick: bool) -> list[session.Part]:
+    try:
+        found = [benches.bench(name) for name in dict.fromkeys(names)]
+        return session.choose(found, patterns, quick)
+    except ValueError as error:
+        raise session.UsageError(str(error)) from None
 
 
 def doctor(options: argparse.Namespace) -> int:
-    facts = session.status(_chosen(options))
+    facts = [fact for part in _chosen(options) for fact in session.status(part)]
     able = 0 if any(fact["runs"] for fact in facts) else 1
     if options.json:
         print(json.dumps(facts, indent=2))
@@ -144,7 +162,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def list_arms(options: argparse.Namespace) -> int:
-    known = [(arm, arm.unavailable()) for arm in _chosen(options)]
+    known = [(arm, part.bench.unavailable(arm)) for part in _chosen(options) for arm in part.arms]
     if options.json:
         facts = [
             {"arm": arm.name, "kind": arm.kind, "missing": skip.reason if skip else ""}
@@ -164,7 +182,7 @@ def prepare(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     directory = _measure(options, options.resume)
     print(json.dumps({"directory": directory}) if options.json else directory)
-    if options.bench == "runtime" and not options.json:
+    if "runtime" in options.bench.split(",") and not options.json:
         # Only now, as in _report.
         from benchmarks.report.analysis import analyse
         from benchmarks.report.terminal import budgets
@@ -175,12 +193,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, resume: str | None) -> str:
     if resume:
-        if options.arms or options.rounds or options.seed is not None:
-            raise session.UsageError("--resume keeps the run's plan: no --arms, --rounds, --seed")
-        return session.resume(resume, every_arm())
+        if options.arms or options.rounds or options.seed is not None or options.bench:
+            words = "no --bench, --arms, --rounds, --seed"
+            raise session.UsageError(f"--resume keeps the run's plan: {words}")
+        return session.resume(resume, _parts)
+    default = session.QUICK_S if options.quick else None if options.full else session.BUDGET_S
     request = session.Request(
-        options.out, options.arms, options.seed, options.rounds, options.budget
-    )
+        options.out, options.arms, options.seed, options.rounds, options.budget or default,
+        quick=options.quick,
+    )  # fmt: skip
     return session.new_run(request, _chosen(options))
 
 

@@ -51,7 +51,7 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
         # (poll(2), Linux).
         channel, stdout = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), os.dup(null)
     try:
-        with _started(argv, null, stdout, words) as process:
+        with running(argv, null, stdout, words) as process:
             os.close(stdout)
             stdout = -1
             t6, line = _hear(channel, deadline, process)
@@ -61,7 +61,7 @@ def shoot_command(argv: list[str], *, timeout_s: float = 20.0, fifo: str | None 
             raise ArmFailed(f"exit code {code} after the payload had signalled")
         said = os.pread(words, os.fstat(words).st_size, 0).decode(errors="replace")
     except ArmFailed as failure:
-        raise ArmFailed(_with_last_words(str(failure), words)) from None
+        raise ArmFailed(with_last_words(str(failure), words)) from None
     except OSError as error:
         raise ArmFailed(f"{argv[0]}: {error.strerror}") from error
     finally:
@@ -86,7 +86,7 @@ def shoot_in_steps(
     channel, stdout = os.pipe()
     payload, cpu_ms = -1, 0.0
     try:
-        with _started(create, null, stdout, words) as process:
+        with running(create, null, stdout, words) as process:
             os.close(stdout)
             stdout = -1
             t0 = process.asked
@@ -94,19 +94,19 @@ def shoot_in_steps(
             cpu_ms += process.cpu_ms
         with open(pid_file, encoding="ascii") as file:
             payload = os.pidfd_open(int(file.read()))
-        with _started(start, null, null, words) as process:
+        with running(start, null, null, words) as process:
             started = process.succeed("start", deadline)
             cpu_ms += process.cpu_ms
         t6, line = first_byte(channel, deadline)
         rest_of_line(channel, line, deadline)
         if not _ends_within(payload, GRACE_MS):
             raise ArmFailed("the payload signalled, but did not end")
-        with _started(delete, null, null, words) as process:
+        with running(delete, null, null, words) as process:
             ended = process.asked
             t_end = process.succeed("delete", deadline)
             cpu_ms += process.cpu_ms
     except ArmFailed as failure:
-        raise ArmFailed(_with_last_words(str(failure), words)) from None
+        raise ArmFailed(with_last_words(str(failure), words)) from None
     except (OSError, ValueError) as error:
         raise ArmFailed(f"{create[0]}: {error}") from error
     finally:
@@ -122,6 +122,23 @@ def shoot_in_steps(
     return Shot(t0, t6, t_end, phases, cpu_ms)
 
 
+def output_of(argv: list[str], timeout_s: float = 60.0) -> str:
+    """What a command says on stdout, outside any measurement. Raises ArmFailed."""
+    try:
+        done = subprocess.run(
+            argv, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", check=False, timeout=timeout_s,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ArmFailed(f"{argv[0]}: not done after {timeout_s:.0f} s") from None
+    except OSError as error:
+        raise ArmFailed(f"{argv[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [""]
+        raise ArmFailed(f"{argv[0]}: exit code {done.returncode}: {said[-1][:300]}")
+    return done.stdout
+
+
 def tidy(argv: list[str], timeout_s: float = 30.0) -> None:
     """Run a clean-up command, outside any measurement. It may fail when there is nothing to clean
     up; when it hangs, that is said and the run goes on.
@@ -132,7 +149,7 @@ def tidy(argv: list[str], timeout_s: float = 30.0) -> None:
         print(f"still not done after {timeout_s:.0f} s, left: {' '.join(argv)}", file=sys.stderr)
 
 
-def _hear(channel: int, deadline_ns: int, process: _Process) -> tuple[int, bytes]:
+def _hear(channel: int, deadline_ns: int, process: Process) -> tuple[int, bytes]:
     """The first byte. A command that ends without one is reported by its exit code."""
     try:
         return first_byte(channel, deadline_ns, watch=process.pidfd)
@@ -145,13 +162,15 @@ def _hear(channel: int, deadline_ns: int, process: _Process) -> tuple[int, bytes
 
 
 @contextmanager
-def _started(argv: list[str], stdin: int, stdout: int, stderr: int) -> Iterator[_Process]:
-    """The running command; at the end of the block it is gone, whatever happened."""
+def running(argv: list[str], stdin: int, stdout: int, stderr: int) -> Iterator[Process]:
+    """The running command; at the end of the block it is gone, whatever happened, unless it was
+    kept.
+    """
     environ = environment()
     redirect = [
         (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, stdout, stderr))
     ]
-    process: _Process | None = None
+    process: Process | None = None
     signal.pthread_sigmask(
         signal.SIG_BLOCK, INTERRUPTS
     )  # no Ctrl-C between the start and knowing the pid
@@ -160,11 +179,11 @@ def _started(argv: list[str], stdin: int, stdout: int, stderr: int) -> Iterator[
         pid = os.posix_spawn(
             argv[0], argv, environ, file_actions=redirect, setpgroup=0, setsigmask=()
         )
-        process = _Process(pid, asked, time.monotonic_ns())
+        process = Process(pid, asked, time.monotonic_ns())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         yield process
     finally:
-        if process is not None:
+        if process is not None and not process.kept:
             process.kill()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
 
@@ -175,7 +194,7 @@ def _ends_within(pidfd: int, milliseconds: int) -> bool:
     return bool(poller.poll(milliseconds))
 
 
-class _Process:
+class Process:
     """A started command: its pidfd, its end, and its certain death.
 
     asked, spawned: CLOCK_MONOTONIC ns before and after posix_spawn.
@@ -188,6 +207,11 @@ class _Process:
         self.asked, self.spawned = asked, spawned
         self.cpu_ms = 0.0
         self.ended = False
+        self.kept = False
+
+    def keep(self) -> None:
+        """It outlives its block; whoever keeps it calls `kill` later."""
+        self.kept = True
 
     def ends_within(self, milliseconds: int) -> bool:
         return _ends_within(self.pidfd, milliseconds)
@@ -247,6 +271,6 @@ def _phases(t0: int, spawned: int, line: bytes, t6: int, t_end: int) -> list[Pha
     ]
 
 
-def _with_last_words(failure: str, words: int) -> str:
+def with_last_words(failure: str, words: int) -> str:
     said = os.pread(words, 65536, 0).decode(errors="replace").strip().splitlines()
     return f"{failure}: {said[-1].strip()[:300]}" if said else failure

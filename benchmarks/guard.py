@@ -24,6 +24,7 @@ class Rules:
     steal_share: float = 0.01  # of all CPU time in the round, taken by the hypervisor for others
     psi_cpu_share: float = 0.10  # of the quiet window in which some task waited for a CPU
     runnable: float = max(1.0, (os.cpu_count() or 1) / 2)  # other threads, mean of the looks
+    suspended: float = 0.0  # seconds in which the machine slept
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Reading:
     steal_share: float | None
     psi_cpu_share: float | None
     runnable: float | None
+    suspended: float | None = 0.0
 
     def broken(self, rules: Rules) -> list[str]:
         """The rules this reading breaks, in words; empty for a clean round."""
@@ -48,12 +50,14 @@ class Guard:
     def __init__(self) -> None:
         self._steal = _steal_ticks()
         self._start = time.monotonic()
+        self._asleep = _asleep_s()
         self._psi: float | None = None
         self._runnable: float | None = None
 
     def before_round(self) -> None:
         self._steal = _steal_ticks()
         self._start = time.monotonic()
+        self._asleep = _asleep_s()
         stall = _psi_cpu_us()
         looks = []
         for _ in range(LOOKS):
@@ -67,9 +71,17 @@ class Guard:
     def after_round(self) -> Reading:
         ticks = (time.monotonic() - self._start) * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
         steal = (_steal_ticks() - self._steal) / ticks
-        return Reading(
-            round(steal, 4), None if self._psi is None else round(self._psi, 4), self._runnable
-        )
+        # The two clocks are read one after the other: a difference below that is none.
+        slept = round(max(0.0, _asleep_s() - self._asleep), 1)
+        psi = None if self._psi is None else round(self._psi, 4)
+        return Reading(round(steal, 4), psi, self._runnable, slept)
+
+
+def _asleep_s() -> float:
+    """How long the machine was suspended since it booted: CLOCK_BOOTTIME counts that, the other
+    does not.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def _steal_ticks() -> int:

@@ -5,12 +5,14 @@ undone by anyone.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
 
-from benchmarks import dockerd
+from benchmarks import dockerd, netns
+from benchmarks.command import tidy
 from benchmarks.workdir import abandoned
 
 
@@ -22,12 +24,14 @@ def remove(say: Callable[[str], None]) -> list[str]:
     directories = abandoned()
     for directory in directories:
         say(f"remove {directory}")
+        _delete_containers(directory)
         _stop_daemon(directory)
     for directory in directories:
         pid = os.path.basename(directory).rpartition("-")[2]
         # Nothing says which of dockerd's side effects were there before: leave those that exist.
         dockerd.clean_up(directory, directory, f"bench-docker-{pid}", set(dockerd.SIDE_EFFECTS))
         dockerd.remove_cgroups(f"bench-podman-{pid}")
+        netns.remove_those_of(int(pid))
         shutil.rmtree(directory, ignore_errors=True)
     return directories
 
@@ -40,6 +44,18 @@ def _destroy_machines(say: Callable[[str], None]) -> None:
     for machine in hypervisor.abandoned():
         say(f"destroy virtual machine {machine.name()}")
         machine.destroy()
+
+
+def _delete_containers(directory: str) -> None:
+    """Those that a runtime knows of in this directory: see arms/oci.py."""
+    for name in os.listdir(directory):
+        if not name.endswith(".command"):
+            continue
+        with open(os.path.join(directory, name), encoding="utf-8") as file:
+            base = json.load(file)
+        state = os.path.join(directory, name.replace(".command", ".state"))
+        for container in os.listdir(state) if os.path.isdir(state) else []:
+            tidy([*base, "delete", "--force", container])
 
 
 def _stop_daemon(directory: str) -> None:

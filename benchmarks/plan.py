@@ -25,7 +25,8 @@ SERIES_OF_TRACED, SERIES_OF_SLOW = 5, 3
 @dataclass(frozen=True)
 class Plan:
     """seconds: cost of one shot. shots: how many rounds each arm takes part in (all arms in
-    `rounds` at most).
+    `rounds` at most). reference: the arm that is shot twice in each of its rounds, "" for none.
+    alone: one arm in each round, once.
     """
 
     seed: int
@@ -34,9 +35,14 @@ class Plan:
     seconds: dict[str, float]
     shots: dict[str, int]
     traced: list[str] = field(default_factory=list)
+    alone: bool = False
 
     def takes_part(self, arm: str, number: int) -> bool:
         """Whether `arm` is shot in round 1..rounds: its shots are spread evenly over them."""
+        if self.alone:
+            order = list(self.shots)
+            random.Random(self.seed).shuffle(order)
+            return order[number - 1] == arm
         return _spread(self.shots[arm], self.rounds, number)
 
     def order(self, number: int) -> list[tuple[str, int, bool]]:
@@ -65,6 +71,11 @@ class Plan:
         return asdict(self)
 
 
+def one_after_the_other(seconds: dict[str, float], seed: int) -> Plan:
+    """Every arm once, in a round of its own: for samples that are long."""
+    return Plan(seed, len(seconds), "", seconds, dict.fromkeys(seconds, 1), alone=True)
+
+
 def _spread(share: int, rounds: int, number: int) -> bool:
     """Whether round `number` is one of `share` rounds that are spread evenly over all of them."""
     return number * share // rounds > (number - 1) * share // rounds
@@ -82,20 +93,21 @@ def make_plan(
     rounds: int | None = None,
     budget_s: float | None = None,
     traced: list[str] | None = None,
+    quick: bool = False,
 ) -> Plan:
     """A plan for arms that cost `seconds` a shot (measured in round 0).
 
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
     then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
     not fit. Never below FEWEST, so a very short budget is exceeded; the printed plan says what it
-    takes.
+    takes. quick: fewer for slow arms, which then have no interval.
     """
     reference = next((name for name in REFERENCES if name in seconds), "")
     reference = reference or min(seconds, key=lambda arm: seconds[arm])
 
     def plan(most: int, slow: int) -> Plan:
         shots = {
-            arm: min(most, enough(cost), slow if cost >= 1 else most)
+            arm: min(most, enough(cost), _quick(cost) if quick else slow if cost >= 1 else most)
             for arm, cost in seconds.items()
         }
         return Plan(seed, max(shots.values()), reference, seconds, shots, traced or [])
@@ -107,6 +119,10 @@ def make_plan(
         if budget_s is None or candidate.expected_s() <= budget_s:
             return candidate
     return candidate
+
+
+def _quick(seconds: float) -> int:
+    return FEWEST if seconds < 1 else 2 if seconds < 10 else 1
 
 
 def _sizes() -> list[tuple[int, int]]:

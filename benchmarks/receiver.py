@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import MutableMapping
+from typing import Self
 
 from benchmarks.arms.base import ArmFailed
 
@@ -119,7 +120,7 @@ class Listener:
         """What is waited for; `wake` becomes readable when the block ends."""
         return first_byte(self.fd, self.deadline_ns, watch=wake)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
         return self

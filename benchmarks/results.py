@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples.jsonl"
 DISCARDED = "samples.discarded.jsonl"
-LAST_OF_A_ROUND = "guard.runnable"  # rounds.run_rounds puts the guard's rows behind all others
+LAST_OF_A_ROUND = "guard.suspended"  # rounds.run_rounds puts the guard's rows behind all others
 
 
 class ResultsError(Exception):
@@ -43,6 +43,12 @@ def append(directory: str, rows: Iterable[Row]) -> None:
         except OSError as error:
             file.truncate(before)
             raise OSError(error.errno, error.strerror, path) from error
+
+
+def begun(directory: str) -> bool:
+    """Whether any sample was written."""
+    path = os.path.join(directory, SAMPLES)
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def write_whole(path: str, text: str) -> None:

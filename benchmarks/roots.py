@@ -12,11 +12,13 @@ from json import load
 from typing import Any, TextIO
 
 from benchmarks.arms.base import Skip
+from benchmarks.workdir import PREFIX
 from minicontainer.paths import cache_dir
 
 CLONE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(CLONE, "vm-images", "build.py")
 FIX = "python -m benchmarks prepare"
+TOOLS = "tools"  # made for one run: see toolbox.py
 
 
 def images() -> str:
@@ -24,8 +26,18 @@ def images() -> str:
 
 
 def tree(name: str) -> str:
-    """The unpacked root tree `busybox` or `debian`, with /probe in it."""
+    """The unpacked root tree `busybox` or `debian`, with /probe in it; or this run's own TOOLS."""
+    if name == TOOLS:
+        return os.path.join(cache_dir(), f"{PREFIX}{os.getpid()}", TOOLS)
     return os.path.join(images(), "roots", name)
+
+
+def _initramfs(name: str) -> str:
+    return (
+        f"{tree(name)}.cpio"
+        if name == TOOLS
+        else os.path.join(images(), "initramfs", f"{name}.cpio")
+    )
 
 
 def missing(name: str) -> Skip | None:
@@ -46,12 +58,18 @@ class Guest:
 
 def guest(root: str) -> Guest:
     """The kernel and the initramfs made of the same tree that the containers use."""
-    where = images()
-    return Guest(
-        _kernel(),
-        os.path.join(where, "initramfs", f"{root}.cpio"),
-        dict(manifest()["command_lines"]),
-    )
+    return Guest(_kernel(), _initramfs(root), dict(manifest()["command_lines"]))
+
+
+def disk(root: str) -> str:
+    """The disk of the full tier, a raw image: the same packages, and those of a machine."""
+    return os.path.join(images(), "full", f"{root}.raw")
+
+
+def missing_disk(root: str) -> Skip | None:
+    """Why no machine of the full tier can be started yet."""
+    path = disk(root)
+    return None if os.path.isfile(path) else Skip(f"not built: {path}", FIX)
 
 
 def missing_guest(root: str) -> Skip | None:
@@ -67,7 +85,7 @@ def _guest_files(root: str) -> list[str]:
     return [
         os.path.join(where, "manifest.json"),
         _kernel(),
-        os.path.join(where, "initramfs", f"{root}.cpio"),
+        _initramfs(root),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The run itself: rounds of one shot of every arm, each in a fresh random order.
+"""The run itself: rounds of one sample of every arm, each in a fresh random order.
 
 Round 0 warms everything up, shows by doing which arms run here (the others become skip rows with
 reason and fix), and gives the costs from which the number of rounds is fixed. It is written, and
@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
+from benchmarks.arms.base import Arm, ArmFailed, Skip
+from benchmarks.benches.base import Bench
+from benchmarks.benches.start import BENCH as START
 from benchmarks.guard import Guard, Rules
 from benchmarks.plan import Plan
 from benchmarks.progress import Progress
@@ -21,11 +23,13 @@ from benchmarks.rows import Row, RowMaker, Where
 Write = Callable[[list[Row]], None]
 
 
-def prepare(arms: list[Arm], say: Callable[[str], None]) -> tuple[list[Arm], dict[str, Skip]]:
+def prepare(
+    arms: list[Arm], say: Callable[[str], None], bench: Bench = START
+) -> tuple[list[Arm], dict[str, Skip]]:
     """Prepare every arm. Returns those that may run, and why the others cannot."""
     ready, skips = [], {}
     for arm in arms:
-        skip = arm.unavailable()
+        skip = bench.unavailable(arm)
         if skip is None:
             say(f"prepare {arm.name}")
             try:
@@ -40,23 +44,15 @@ def prepare(arms: list[Arm], say: Callable[[str], None]) -> tuple[list[Arm], dic
     return ready, skips
 
 
-def shoot(arm: Arm, traced: bool = False) -> Shot:
-    """One shot with the garbage collector held back until it is over."""
-    gc.disable()
-    try:
-        shot = arm.shoot_traced() if traced else arm.shoot()
-    finally:
-        gc.enable()
-    if shot is None:
-        raise ArmFailed("asked for a traced shot, and has none")
-    return shot
-
-
 def round_zero(
-    arms: list[Arm], order: list[str], make: RowMaker, say: Callable[[str], None]
+    arms: list[Arm],
+    order: list[str],
+    make: RowMaker,
+    say: Callable[[str], None],
+    bench: Bench = START,
 ) -> tuple[dict[str, float], dict[str, Skip], list[Row]]:
-    """One shot of every arm: (seconds of those that work, skips of those that do not, the warm-up
-    rows).
+    """One sample of every arm: (seconds of those that work, skips of those that do not, the
+    warm-up rows).
     """
     by_name = {arm.name: arm for arm in arms}
     seconds: dict[str, float] = {}
@@ -66,13 +62,12 @@ def round_zero(
         say(f"warm-up {name}")
         began = time.monotonic()
         try:
-            shot = shoot(by_name[name])
+            rows += bench.sample(by_name[name], Where(0, position, 0, warmup=True), make)
         except ArmFailed as failure:
             skips[name] = Skip(str(failure), by_name[name].fix_for(str(failure)))
             by_name[name].close()
             continue
         seconds[name] = time.monotonic() - began
-        rows += make.shot(by_name[name], Where(0, position, 0, warmup=True), shot)
     return seconds, skips, rows
 
 
@@ -83,10 +78,15 @@ def run_rounds(
     write: Write,
     *,
     first: int = 1,
+    before: int = 0,
+    bench: Bench = START,
     guard: Guard | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Shoot rounds first..plan.rounds; each round's rows go to `write` when it is complete."""
+    """Shoot rounds first..plan.rounds; each round's rows go to `write` when it is complete.
+
+    before: rounds that other benchmarks of the same run had: rounds are numbered through the run.
+    """
     guard = guard or Guard()
     rules = Rules()
     by_name = {arm.name: arm for arm in arms}
@@ -98,12 +98,13 @@ def run_rounds(
         guard.before_round()
         for position, (name, rep, traced) in enumerate(plan.order(number)):
             if progress:
-                progress.update(done_s, f"round {number}/{plan.rounds}  {name}")
-            rows += _one(by_name[name], Where(number, position, rep, traced=traced), make)
+                progress.update(done_s, f"{make.bench} {number}/{plan.rounds}  {name}")
+            where = Where(before + number, position, rep, traced=traced)
+            rows += _one(bench, by_name[name], where, make)
             done_s += plan.seconds[name]
         reading = guard.after_round()
         broken = reading.broken(rules)
-        rows += make.guard(number, False, asdict(reading))
+        rows += make.guard(before + number, False, asdict(reading))
         for row in rows:
             row["contaminated"] = bool(broken)
         write(rows)
@@ -112,8 +113,8 @@ def run_rounds(
         progress.finish()
 
 
-def _one(arm: Arm, where: Where, make: RowMaker) -> list[Row]:
+def _one(bench: Bench, arm: Arm, where: Where, make: RowMaker) -> list[Row]:
     try:
-        return list(make.shot(arm, where, shoot(arm, where.traced)))
+        return list(bench.sample(arm, where, make))
     except ArmFailed as failure:
         return [make.error(arm, where, str(failure))]

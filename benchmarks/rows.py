@@ -11,13 +11,17 @@ import functools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.arms.base import Arm, Shot, Skip
 from benchmarks.version import sha256
 
+if TYPE_CHECKING:
+    from benchmarks.benches.base import Bench, Value
+
 SCHEMA = 1
+UNITS = {"runnable": "threads", "suspended": "s"}  # of the guard's readings that are no share
 SCHEMA_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "schema.json")
 Row = dict[str, Any]
 
@@ -47,6 +51,18 @@ class RowMaker:
     run_id: str
     env_id: str
     channel_costs: dict[str, float] = field(default_factory=dict)
+    bench: str = "start"
+    metric: str = "start.first_instruction"  # of rows without a value
+    unit: str = "ms"
+    direction: str = "lower"
+    cache_state: str = "warm"
+
+    def of(self, bench: Bench) -> RowMaker:
+        """The same for the rows of this benchmark."""
+        return replace(
+            self, bench=bench.rows, metric=bench.metric, unit=bench.unit,
+            direction=bench.direction, cache_state=bench.cache_state,
+        )  # fmt: skip
 
     def shot(self, arm: Arm, where: Where, shot: Shot) -> Iterator[Row]:
         """The headline, the whole process, and each phase. A traced shot gives only its phases."""
@@ -72,8 +88,19 @@ class RowMaker:
         row["params"] |= shot.extra
         return row
 
-    def skip(self, arm: Arm, skip: Skip) -> Row:
+    def value(self, arm: Arm, where: Where, value: Value) -> Row:
+        row = self._row(arm, where)
+        row.update(
+            metric=value.metric, value=round(value.value, 6), unit=value.unit,
+            direction=value.direction, n_concurrent=value.n,
+        )  # fmt: skip
+        row["params"] |= value.params
+        return row
+
+    def skip(self, arm: Arm, skip: Skip, metric: str = "") -> Row:
+        """Why there is no value of this arm, or of one metric of it."""
         row = self._row(arm, Where(0, 0, 0))
+        row["metric"] = metric or self.metric
         row.update(status="skip", reason=skip.reason)
         row["params"] = {"root": arm.root, "fix": skip.fix}
         return row
@@ -89,7 +116,7 @@ class RowMaker:
             if value is not None:
                 row = self._row(Arm(), Where(number, -1, 0, warmup))
                 row.update(bench="guard", metric=f"guard.{name}", value=value)
-                row.update(unit="threads" if name == "runnable" else "share")
+                row.update(unit=UNITS.get(name, "share"), direction="lower")
                 row["params"] = {}
                 yield row
 
@@ -98,10 +125,10 @@ class RowMaker:
             "schema": SCHEMA,
             "run_id": self.run_id,
             "ts_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "bench": "start",
-            "metric": "start.first_instruction",
-            "unit": "ms",
-            "direction": "lower",
+            "bench": self.bench,
+            "metric": self.metric,
+            "unit": self.unit,
+            "direction": self.direction,
             "arm": arm.name,
             "kind": arm.kind,
             "runtime": arm.runtime,
@@ -109,7 +136,7 @@ class RowMaker:
             "tier": arm.tier,
             "accel": arm.accel,
             "phase": "",
-            "cache_state": "warm",
+            "cache_state": self.cache_state,
             "net_mode": arm.net_mode,
             "disk_cache": "",
             "n_concurrent": 1,

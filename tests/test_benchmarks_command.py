@@ -247,6 +247,26 @@ def test_the_harness_adds_less_than_a_millisecond():
     pytest.fail(f"the harness and the kernel take {tries} ms")
 
 
+@pytest.mark.parametrize("kind", ["command", "library"])
+def test_nothing_of_the_harness_runs_while_the_payload_starts(kind):
+    """The command looks at each thread of the harness: all are asleep, the receiver in poll(2)."""
+    threads = f"cat /proc/{os.getpid()}/task/*/stat"
+    if kind == "command":
+        said = shoot_command(shell(f"sleep 0.05; {threads} >&2; echo p")).words
+    else:
+        channel, stdout = os.pipe()
+        with Listener(channel, time.monotonic_ns() + 20_000_000_000):
+            said = subprocess.run(
+                shell(f"sleep 0.05; {threads}; echo p >&{stdout}"),
+                pass_fds=(stdout,), capture_output=True, text=True,
+            ).stdout  # fmt: skip
+        os.close(channel)
+        os.close(stdout)
+    states = [line.rpartition(") ")[2].split()[0] for line in said.splitlines()]
+    assert len(states) >= (1 if kind == "command" else 2)
+    assert set(states) == {"S"}
+
+
 def test_the_phases_of_a_command_add_up():
     shot = shoot_command([probe()])
     names = [phase.name for phase in shot.phases]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 
 import pytest
 
 from benchmarks import results, session
 from benchmarks.arms.base import ArmFailed, Skip
+from benchmarks.benches.start import BENCH as START
 from benchmarks.guard import Guard, Rules
 from benchmarks.report.analysis import analyse
 from benchmarks.rounds import prepare, round_zero
 from benchmarks.rows import RowMaker
-from benchmarks.session import Request
+from benchmarks.session import Part, Request
 from tests.bench_fakes import BUSY, QUIET, FakeArm, rows_of, shoot_rounds, write_run
 
 REFERENCE = "runc:busybox"  # the first choice, whichever fake happens to be faster
@@ -64,6 +66,23 @@ def test_a_contaminated_round_is_marked_and_kept(tmp_path):
 def test_the_guard_names_the_rules_that_were_broken():
     assert QUIET.broken(Rules()) == []
     assert BUSY.broken(Rules()) == ["psi_cpu_share 0.9 > 0.1", f"runnable 3 > {Rules().runnable:g}"]
+
+
+def test_a_machine_that_slept_in_a_round_is_noticed(monkeypatch):
+    """CLOCK_BOOTTIME goes on while the machine is suspended, CLOCK_MONOTONIC does not."""
+    asleep = iter([100.0, 100.0, 130.04])
+    monkeypatch.setattr("benchmarks.guard._asleep_s", lambda: next(asleep))
+    guard = Guard()
+    guard.before_round()
+    reading = guard.after_round()
+    assert reading.suspended == 30.0
+    assert "suspended 30 > 0" in reading.broken(Rules())
+
+
+def test_a_machine_that_is_awake_has_not_slept():
+    guard = Guard()
+    guard.before_round()
+    assert guard.after_round().suspended == 0.0
 
 
 def test_the_guard_sees_somebody_elses_work(tmp_path):
@@ -124,7 +143,11 @@ def test_no_collector_runs_inside_a_shot():
 
 
 def new_run(tmp_path, arms, rounds=6):
-    return session.new_run(Request(str(tmp_path), "", 5, rounds), arms)
+    return session.new_run(Request(str(tmp_path), "", 5, rounds), [Part(START, arms)])
+
+
+def resume(directory, arms):
+    return session.resume(directory, lambda names, patterns, quick: [Part(START, arms)])
 
 
 def test_a_run_leaves_warm_up_out_and_skips_in(tmp_path, capsys):
@@ -164,7 +187,7 @@ def test_an_interrupt_keeps_whole_rounds_and_resume_goes_on_at_the_border(tmp_pa
     before = rows_of(directory)
 
     again = [FakeArm(REFERENCE, 1000), FakeArm("b", 2000)]  # as after a reboot: all is slower
-    assert session.resume(directory, again) == directory
+    assert resume(directory, again) == directory
     rows = rows_of(directory)
     assert rows[: len(before)] == before
     found = analyse(directory)
@@ -173,7 +196,7 @@ def test_an_interrupt_keeps_whole_rounds_and_resume_goes_on_at_the_border(tmp_pa
     assert found.arm("b").ratio.value == pytest.approx(2)
     assert found.arm("b").ratio.low == pytest.approx(2)
     assert found.arm("b").ratio.high == pytest.approx(2)
-    assert session.resume(directory, again) == directory, "a whole run stays as it is"
+    assert resume(directory, again) == directory, "a whole run stays as it is"
     assert rows_of(directory) == rows
 
 
@@ -186,7 +209,7 @@ def test_without_its_reference_an_arm_is_not_compared(tmp_path):
 def test_resume_needs_the_arms_of_the_plan(tmp_path):
     directory = new_run(tmp_path, [FakeArm("a"), FakeArm("b")], 3)
     with pytest.raises(results.ResultsError, match="unknown here"):
-        session.resume(directory, [FakeArm("a")])
+        resume(directory, [FakeArm("a")])
 
 
 def test_nothing_measured_leaves_no_directory(tmp_path):
@@ -200,6 +223,34 @@ def test_nothing_measured_leaves_no_directory(tmp_path):
 def test_no_arm_at_all_is_an_error(tmp_path):
     with pytest.raises(results.ResultsError, match="no arm runs on this host"):
         new_run(tmp_path, [FakeArm("a", "broken")])
+
+
+def test_a_full_disk_keeps_whole_rounds(tmp_path, monkeypatch, capsys):
+    """A real one: the samples' file may not grow further than so many bytes (RLIMIT_FSIZE)."""
+    arms = [FakeArm(REFERENCE, 1), FakeArm("b", 2)]
+    append = results.append
+
+    def smaller_disk(directory, rows):
+        path = os.path.join(directory, results.SAMPLES)
+        room = os.path.getsize(path) + 500 if rows[0]["round"] == 3 else resource.RLIM_INFINITY
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            append(directory, rows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(results, "append", smaller_disk)
+    with pytest.raises(OSError, match=r"samples\.jsonl"):
+        new_run(tmp_path, arms)
+    monkeypatch.undo()
+    [directory] = results.runs(str(tmp_path))
+    assert {row["round"] for row in rows_of(directory)} == {0, 1, 2}
+    assert f"--resume {directory}" in capsys.readouterr().err
+    assert all(arm.closed for arm in arms)
+    resume(directory, [FakeArm(REFERENCE, 1), FakeArm("b", 2)])
+    assert analyse(directory).rounds == 6
 
 
 def test_one_arm_that_cannot_be_undone_does_not_keep_the_others(tmp_path, capsys):

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from benchmarks.arms import arms_of, every_arm
-from benchmarks.arms.runtime import KINDS, complete
+from benchmarks.arms import all_arms
+from benchmarks.arms.runtime import KINDS, complete, runtime_arms
 from benchmarks.budgets import ALLOWANCES
 from benchmarks.residents import residents
 from minicontainer.runtime import config
@@ -21,7 +21,7 @@ from tests.roots import REPOSITORY
 
 
 def test_every_budget_is_about_arms_that_there_are():
-    names = {arm.name.partition(":")[0] for arm in every_arm()}
+    names = {arm.name.partition(":")[0] for arm in [*all_arms(), *runtime_arms()]}
     assert {rule.arm for rule in ALLOWANCES} | {rule.against for rule in ALLOWANCES} <= names
 
 
@@ -53,7 +53,7 @@ def test_each_budget_is_printed_with_its_verdict(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("needs root: the bundle has a cgroup with limits")
     probe()
-    able = {arm.name for arm in arms_of("runtime") if not arm.unavailable()}
+    able = {arm.name for arm in runtime_arms() if not arm.unavailable()}
     run = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "run", "--bench", "runtime", "--rounds", "5",
          "--out", tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,

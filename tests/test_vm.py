@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from benchmarks.arms.vm import VirtualMachine, phases
 from tests.roots import REPOSITORY
 
 hypervisor = pytest.importorskip("benchmarks.hypervisor", reason="libvirt-python is not installed")
+driver = pytest.importorskip("benchmarks.driver")
 
 pytestmark = pytest.mark.vm
 
@@ -85,8 +90,8 @@ def test_the_badge_is_what_ran():
     arm.prepare()
     assert arm.accel in {"kvm", "kvm (nested)", "kvm (pvm)", "tcg"}
     assert (arm.accel == "tcg") == bool(arm.params["why_not_kvm"])
-    assert f"<domain type='{'qemu' if arm.accel == 'tcg' else 'kvm'}'" in arm.params["domain_xml"]
     arm.shoot()
+    assert f"<domain type='{'qemu' if arm.accel == 'tcg' else 'kvm'}'" in arm.params["domain_xml"]
     arm.close()
 
 
@@ -107,8 +112,10 @@ def test_linux_boots_to_the_probe_and_its_phases_are_without_gaps(tier):
 
 def test_phases_never_trust_a_guests_clock_beyond_the_hosts():
     """A guest that says it has been up for a year does not get a phase before the start."""
-    times = hypervisor.Boot(1000, 2000, 2500, None, 9000, b"p mono_ns=99999999\n", 9100, 9200, 0.0)
-    names = [phase.name for phase in phases(times, linux=True)]
+    machine = driver.Machine("year", "micro", "busybox", kvm=False)
+    machine.asked, machine.connected, machine.heard = 1000, 2000, 9000
+    machine.data = b"p mono_ns=99999999\n"
+    names = [phase.name for phase in phases(machine, 9100, 9200)]
     assert names == ["libvirt starts QEMU", "QEMU makes the machine, firmware", "end"]
 
 
@@ -121,23 +128,228 @@ def silent_image(directory: Path) -> None:
         path.chmod(0o755)
 
 
+def open_to_qemu(directory: Path) -> None:
+    """QEMU may run as a user of its own."""
+    for path in (directory, *directory.parents):
+        if path.owner() == "root" and "pytest" in str(path):
+            path.chmod(0o755)
+
+
 def test_a_guest_that_never_answers(tmp_path, monkeypatch):
     silent_image(tmp_path / "cache")
-    for path in (tmp_path, *tmp_path.parents):
-        if path.owner() == "root" and "pytest" in str(path):
-            path.chmod(0o755)  # for QEMU's own user
+    open_to_qemu(tmp_path)
     monkeypatch.setenv("MINICONTAINER_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ArmFailed, match=r"did not signal in time; the machine was running"):
-        hypervisor.boot("silent", "nano", "", kvm=False, timeout_s=6.0)
-    hypervisor.remove_logs("silent")
+    with pytest.raises(ArmFailed, match=r"never signalled: .*in time; the machine was running"):
+        driver.boot("silent", "nano", "", kvm=False, timeout_s=6.0)
     assert domains() == qemus() == []
 
 
 def test_libvirts_refusal_is_the_reason(monkeypatch):
     monkeypatch.setitem(domain.MACHINES, "nano", "no-such-machine")
     with pytest.raises(ArmFailed, match="no-such-machine"):
-        hypervisor.boot("refused", "nano", "", kvm=False, timeout_s=2.0)
+        driver.boot("refused", "nano", "", kvm=False, timeout_s=2.0)
     assert domains() == qemus() == []
+
+
+def test_another_hypervisor_is_refused(monkeypatch):
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "test:///default")
+    with pytest.raises(ArmFailed, match="libvirt's TEST driver, not QEMU"):
+        hypervisor.connection()
+
+
+def test_a_panic_is_told_with_the_console():
+    guest = roots.guest("busybox")
+    line = guest.command_lines["micro"].replace("rdinit=/probe", "rdinit=/none")
+    guest = roots.Guest(guest.kernel, guest.initramfs, {"micro": line})
+    machine = driver.Machine("panic", "micro", "busybox", kvm=False, guest=guest)
+    with pytest.raises(ArmFailed) as failure:
+        machine.start(60.0)
+    words = str(failure.value)
+    assert "the guest never signalled: the guest's kernel panicked: " in words
+    assert re.search(r"last lines of its console: \[ +\d+\.\d+\] ", words)
+    assert domains() == qemus() == []
+
+
+def started_nano(name: str, **how) -> driver.Machine:
+    machine = driver.Machine(name, "nano", kvm=False, **how)
+    machine.start(30.0)
+    return machine
+
+
+def test_paused_and_resumed():
+    with started_nano("paused") as machine:
+        assert f"guest={machine.name}" in Path(f"/proc/{machine.pid()}/cmdline").read_text()
+        machine.pause()
+        assert machine.state() == "paused"
+        machine.resume()
+        assert machine.state() == "running"
+        with pytest.raises(ArmFailed, match="a snapshot needs a disk"):
+            machine.snapshot("one")
+        asked, gone = machine.destroy()
+        assert asked < gone
+        with pytest.raises(ArmFailed, match="not running"):
+            machine.pause()
+    assert domains() == qemus() == []
+
+
+def test_a_machine_that_does_not_stop_says_so():
+    """A boot sector does not look at the power button."""
+    with started_nano("deaf") as machine:
+        with pytest.raises(ArmFailed, match="did not stop within 1 s"):
+            machine.stop(1.0)
+        assert machine.state() == "running"
+    assert domains() == qemus() == []
+
+
+def test_a_qemu_that_is_killed_while_it_is_listened_to(tmp_path, monkeypatch):
+    silent_image(tmp_path / "cache")
+    open_to_qemu(tmp_path)
+    monkeypatch.setenv("MINICONTAINER_CACHE", str(tmp_path / "cache"))
+    machine = driver.Machine("killed", "nano", kvm=False)
+
+    def kill() -> None:
+        wait_until(lambda: machine.created)
+        os.kill(pid_of(machine.name), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ArmFailed, match="never signalled: the channel was closed"):
+        machine.start(30.0)
+    killer.join()
+    assert domains() == qemus() == []
+
+
+def pid_of(name: str) -> int:
+    """Of the QEMU that runs the domain."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"guest={name}," in path.read_text(errors="replace"):
+                return int(path.parent.name)
+    raise AssertionError(f"no QEMU runs {name}")
+
+
+@pytest.mark.root
+def test_limits_are_those_of_its_cgroup():
+    limits = domain.Limits(memory_mib=768, cpus=0.5)
+    with started_nano("limited", limits=limits) as machine:
+        groups = Path(f"/proc/{machine.pid()}/cgroup").read_text().splitlines()
+        path = next((g.split(":", 2)[2] for g in groups if ":memory:" in g), "")
+        if not path:
+            pytest.skip("libvirt has made no memory cgroup of version 1 here")
+        limit = Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes").read_text()
+        assert int(limit) == 768 << 20
+        path = next(g.split(":", 2)[2] for g in groups if re.search(r":(cpu|.*,cpu|cpu,.*):", g))
+        top = path.removesuffix("/emulator")
+        assert int(Path(f"/sys/fs/cgroup/cpu{top}/cpu.cfs_quota_us").read_text()) == 50_000
+
+
+def test_clean_finds_a_machine_that_was_to_outlive_its_harness():
+    code = (
+        "import os, signal; from benchmarks.driver import Machine\n"
+        "machine = Machine('kept', 'nano', kvm=False, kept=True); machine.start(30.0)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False)
+    assert child.returncode == -signal.SIGKILL
+    (name,) = [one.name() for one in hypervisor.abandoned() if one.name().endswith("-kept")]
+    told: list[str] = []
+    leftovers.remove(told.append)
+    assert f"destroy virtual machine {name}" in told
+    assert not [one for one in hypervisor.abandoned() if one.name() == name]
+    hypervisor.remove_log(name)
+
+
+WITHOUT_LIBVIRT = """
+import glob, os, subprocess, sys, time
+from benchmarks import hypervisor, workdir
+from benchmarks.arms.base import ArmFailed
+from benchmarks.driver import Machine
+
+daemons = [
+    subprocess.Popen([name, "--pid-file", f"/run/libvirt/{name}-test.pid"])
+    for name in ("virtlogd", "libvirtd")
+]
+try:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            hypervisor.connection()
+            break
+        except ArmFailed:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    with Machine("orphan", "nano", kvm=False) as machine:
+        machine.start(60.0)
+        pid = machine.pid()
+        daemons[1].kill()
+        daemons[1].wait()
+        try:
+            machine.cpu_ms()
+        except ArmFailed as failure:
+            print(failure)
+        assert os.path.exists(f"/proc/{pid}"), "QEMU outlives its libvirt"
+    with open(f"/proc/{pid}/stat") as file:
+        state = file.read().rpartition(")")[2].split()[0]
+    print("ended" if state == "Z" else f"QEMU is in state {state}")
+except FileNotFoundError:
+    print("ended")
+finally:
+    for daemon in daemons:
+        daemon.kill()
+        daemon.wait()
+    for group in glob.glob("/sys/fs/cgroup/*/machine/qemu-*-orphan.libvirt-qemu"):
+        for directory, _, _ in os.walk(group, topdown=False):
+            os.rmdir(directory)
+    workdir.remove_own()
+"""
+
+
+@pytest.mark.root
+def test_libvirt_goes_away_while_a_machine_runs():
+    """A libvirt of the test's own: its sockets and state lie in a mount namespace."""
+    if os.geteuid() != 0 or not shutil.which("libvirtd"):
+        pytest.skip("only root can start a libvirtd whose state is its own, and it is not here")
+    places = "/run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt"
+    inside = f'for d in {places}; do mount -t tmpfs none "$d" || exit; done; '
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{inside}exec "$@"', "sh", sys.executable, "-c",
+         WITHOUT_LIBVIRT],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "libvirt went away (qemu:///system): " in done.stdout, done.stderr
+    assert "start it, then run this again" in done.stdout
+    assert done.stdout.endswith("ended\n")
+
+
+@pytest.mark.slow
+def test_the_life_of_a_whole_machine():
+    """Firmware, boot loader, systemd; its own address; a pause; a snapshot; its power button."""
+    skip = roots.missing_disk("debian")
+    if skip:
+        pytest.skip(f"{skip.reason}; fix: {skip.fix}")
+    arm = VirtualMachine("full", "debian")
+    arm.prepare()
+    with arm.machine(kept=True, traced=True) as machine:
+        machine.start(arm.timeout_s)
+        found = phases(machine, machine.heard, machine.heard)
+        assert all(a.end_ns == b.start_ns for a, b in itertools.pairwise(found))
+        assert any("boot loader" in phase.name for phase in found)
+        ready = machine.ready(120.0)
+        assert ready > machine.heard
+        machine.pause()
+        with pytest.raises(ArmFailed, match="no reply from"):
+            machine.link.first_reply(1.0)
+        machine.resume()
+        assert machine.link.first_reply(60.0) == b"r"
+        machine.snapshot("one")
+        machine.revert("one")
+        assert machine.link.first_reply(60.0) == b"r"
+        bridge, disk = machine.link.bridge, machine.disk.path
+        asked, gone = machine.stop(120.0)
+        assert gone - asked > 10_000_000  # it did something first
+    assert domains() == qemus() == []
+    assert not os.path.exists(disk)
+    assert not (bridge and os.path.exists(f"/sys/class/net/{bridge}"))
 
 
 def run(*words: str, **environment: str) -> subprocess.Popen[str]:
@@ -188,6 +400,6 @@ def test_without_images_the_arms_are_skipped_with_the_fix(tmp_path):
     process = run("doctor", "--arms", "vm-*", MINICONTAINER_CACHE=str(tmp_path / "empty"))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err  # no arm of those can run
-    assert out.count("skip  vm-") == 5
+    assert out.count("skip  vm-") == 6
     assert "nano.img" in out
     assert "fix: python -m benchmarks prepare" in out

@@ -128,7 +128,39 @@ def test_probe_fails_when_nobody_hears_it(probe: Path):
     assert b"write failed" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["hello", "fifo", "fifo a b", "debugcon x", ""])
+def test_probe_serves_on_all_addresses(probe: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen([probe, "serve", str(port)], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout
+            assert re.fullmatch(rb"r mono_ns=\d+\n", server.stdout.readline())
+            for address in ("127.0.0.1", "::1"):
+                if address == "::1" and not Path("/proc/net/if_inet6").exists():
+                    continue
+                for _ in range(2):
+                    with socket.create_connection((address, port), timeout=10) as link:
+                        assert link.recv(16) == b"r"
+                        assert link.recv(16) == b""
+            again = subprocess.run([probe, "serve", str(port)], capture_output=True, timeout=10)
+            assert (again.returncode, again.stdout) == (1, b"")
+            assert b"cannot be opened" in again.stderr
+        finally:
+            server.kill()
+
+
+@x86
+def test_probe_needs_the_privilege_for_its_port(probe: Path, ordinary_user: list[str]):
+    done = subprocess.run([*ordinary_user, probe, "port"], capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"CAP_SYS_RAWIO" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["hello", "fifo", "fifo a b", "debugcon x", "", "serve", "serve 0", "serve 65536", "serve 7x"],
+)
 def test_probe_usage(probe: Path, words: str):
     done = subprocess.run([probe, *words.split(" ")], capture_output=True)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -414,6 +446,106 @@ def test_busybox_runs_in_its_tree(images: Path):
     assert CLOCK.search(done.stdout)
 
 
+# --- the whole machine's disk ------------------------------------------------------------------
+
+SECTOR, FIRST_SECTOR = 512, 2048
+
+
+@pytest.fixture
+def disk(images: Path) -> Path:
+    needs(images, "full/debian.raw")
+    return images / "full/debian.raw"
+
+
+def test_disk_has_a_boot_loader_and_one_partition(disk: Path):
+    with open(disk, "rb") as file:
+        start = file.read(FIRST_SECTOR * SECTOR)
+    assert start[510:512] == b"\x55\xaa"
+    assert b"GRUB" in start[:440]
+    status, kind = start[446], start[450]
+    first, count = (int.from_bytes(start[at : at + 4], "little") for at in (454, 458))
+    assert (status, kind, first) == (0x80, 0x83, FIRST_SECTOR)
+    assert (first + count) * SECTOR == disk.stat().st_size
+    assert start[462:510] == bytes(48), "no second partition"
+
+
+def debugfs(disk: Path, request: str) -> str:
+    done = subprocess.run(
+        ["/sbin/debugfs", "-R", request, f"{disk}?offset={FIRST_SECTOR * SECTOR}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_disk_has_the_tree_of_a_machine(disk: Path, images: Path, tmp_path: Path):
+    debugfs(disk, f"dump /probe {tmp_path}/probe")
+    assert (tmp_path / "probe").read_bytes() == (images / "probe/probe").read_bytes()
+    assert "/probe port" in debugfs(disk, "cat /etc/systemd/system/probe.service")
+    assert "Fast link dest" in debugfs(disk, "stat /vmlinuz")
+    assert debugfs(disk, "cat /etc/machine-id") == "", "each machine makes its own"
+    for path in ("/", "/probe", "/usr/bin/dpkg"):
+        said = debugfs(disk, f"stat {path}")
+        assert re.search(r"User: +0 +Group: +0", said)
+        assert not re.search(r"time: .*-- .* (202[1-9]|20[3-9]\d)$", said, re.MULTILINE), said
+
+
+def test_file_system_of_the_disk_is_sound(disk: Path, tmp_path: Path):
+    partition = tmp_path / "partition"
+    words = ["dd", f"if={disk}", f"of={partition}", "bs=1M", "skip=1", "conv=sparse", "status=none"]
+    subprocess.run(words, check=True)
+    done = subprocess.run(["/sbin/e2fsck", "-f", "-n", partition], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_same_tree_gives_the_same_disk(private: Path):
+    needs(private, "full/debian.raw")
+    entry = manifest(private)["artifacts"]["full/debian.raw"]
+    (private / "full/debian.raw").unlink()
+    done = build("full", "--json", cache=private.parent)
+    assert built(done) == {"full/debian.raw"}, done.stderr
+    assert manifest(private)["artifacts"]["full/debian.raw"]["sha256"] == entry["sha256"]
+
+
+def test_workshop_is_built_only_when_it_is_named(private: Path):
+    assert "workshop/workshop.qcow2" not in build("--json", cache=private.parent).stdout
+    listed = build("list", cache=private.parent).stdout
+    assert re.search(r"workshop/workshop\.qcow2 .*(not built yet|up to date|changed)", listed)
+
+
+START = [sys.executable, str(REPOSITORY / "vm-images/start.py"), "workshop"]
+
+
+def test_start_says_what_is_missing(tmp_path: Path):
+    done = subprocess.run([*START, "--image", tmp_path / "none"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "build.py workshop builds it" in done.stderr
+
+
+def test_start_ends_with_its_machine(tmp_path: Path, images: Path):
+    """An image that boots into nothing: no accelerator brings it to life, and each is told."""
+    if not QEMU:
+        pytest.skip("qemu-system-x86_64 is not installed: sudo ./workshop setup")
+    image = tmp_path / "image.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+    words = [*START, "--image", image, "--accel", "tcg", "--memory", "64"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not (found := children(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert found
+    assert ends(found[0]), "QEMU ends with it"
+
+
+def children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(word) for word in text.split()]
+    return []
+
+
 # --- building ----------------------------------------------------------------------------------
 
 
@@ -456,7 +588,7 @@ def test_only_what_depends_on_a_change_is_built(private: Path):
     assert done.returncode == 0, done.stderr
     assert built(done) == {
         "probe/probe", "roots/busybox", "roots/debian", "initramfs/busybox.cpio",
-        "initramfs/debian.cpio",
+        "initramfs/debian.cpio", "full/debian.raw",
     }  # fmt: skip
     after = states(private)
     for path in ("nano/nano.img", "base/debian.tar", "kernel/vmlinuz", "kernel/vmlinux"):
@@ -484,7 +616,7 @@ def test_modified_tree_is_made_again(private: Path):
 def test_manifest_says_what_was_built(private: Path):
     found = manifest(private)
     assert found["schema"] == 1
-    assert found["command_lines"].keys() == {"micro", "direct"}
+    assert found["command_lines"].keys() == {"micro", "direct", "full"}
     for path, entry in found["artifacts"].items():
         assert re.fullmatch("[0-9a-f]{64}", entry["sha256"]), path
         assert entry["bytes"] > 0

@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict
 from types import FrameType
 
+import full.recipe
+import machine.base
 import micro.initramfs
 import micro.kernel
 import micro.vmlinux
@@ -20,6 +22,8 @@ import probe.recipe
 import roots.busybox
 import roots.debian
 import roots.debian_base
+import workshop.base
+import workshop.recipe
 from kit import builder, store
 from kit.builder import Outcome
 from kit.recipe import Failed, Recipe
@@ -35,6 +39,10 @@ RECIPES: list[Recipe] = [
     *micro.kernel.RECIPES,
     *micro.vmlinux.RECIPES,
     *micro.initramfs.RECIPES,
+    *machine.base.RECIPES,
+    *full.recipe.RECIPES,
+    *workshop.base.RECIPES,
+    *workshop.recipe.RECIPES,
 ]
 
 EXAMPLES = """\
@@ -43,6 +51,7 @@ examples:
   python vm-images/build.py list                 what there is, its size, and what is out of date
   python vm-images/build.py micro --json         kernel and initramfs; the outcome on stdout as JSON
   sudo python vm-images/build.py roots --force   Debian again, with the archive's newest packages
+  python vm-images/build.py workshop             the ready-made machine (start.py starts it), 1 GB
   CC=clang python vm-images/build.py probe       another compiler
   MINICONTAINER_CACHE=/tmp/x python vm-images/build.py          somewhere else
 
@@ -85,7 +94,7 @@ def _arguments() -> argparse.Namespace:
     groups = list(dict.fromkeys(recipe.group for recipe in RECIPES))
     parser.add_argument(
         "what", nargs="?", default="all", choices=["all", *groups, "list"],
-        help="a group, with what it needs; all (the default); or list: only look",
+        help="a group, with what it needs; all but the workshop (the default); or list: only look",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the outcome, as JSON on stdout")
     parser.add_argument(
@@ -101,7 +110,11 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _chosen(what: str) -> list[Recipe]:
     """The group's recipes and, before them, all that they need."""
-    wanted = {recipe.path for recipe in RECIPES if what in ("all", recipe.group)}
+    wanted = {
+        recipe.path
+        for recipe in RECIPES
+        if what == recipe.group or (what == "all" and not recipe.opt_in)
+    }
     for recipe in reversed(RECIPES):
         if recipe.path in wanted:
             wanted.update(recipe.needs)

@@ -10,7 +10,10 @@ is never used for a start or an end, only to split an interval that the host has
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.held import Ear, Held
 
 
 class ArmFailed(Exception):
@@ -58,7 +61,7 @@ class Shot:
 
 
 class Arm:
-    """One way to run the probe. Subclasses fill in the attributes and the four verbs."""
+    """One way to run the probe. Subclasses fill in the attributes and the verbs."""
 
     name: str = ""  # unique, "runc:busybox", "vm-micro:debian"
     kind: str = ""  # process | container | vm
@@ -69,6 +72,7 @@ class Arm:
     root: str = ""  # "" | busybox | debian
     net_mode: str = ""  # "" | none | host
     channel: str = "inherited fd 1"  # how the first byte travels; or "fifo", "isa-debugcon socket"
+    fifo: str = ""  # its path, for the channel "fifo"
     tool: str = ""  # path of the program that does the work, "" when it is the harness itself
     params: dict[str, Any]  # anything else worth recording: command line, domain XML's sha256
 
@@ -102,6 +106,19 @@ class Arm:
         Traced shots are a series of their own: they feed the waterfall and never the headline.
         """
         return None
+
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        """One instance whose payload stays: the probe, or a program that signals on its stdout.
+        Leaves nothing behind when it raises (ArmFailed, KeyboardInterrupt). `ear` is one of this
+        arm's `fifo`.
+        """
+        raise NotImplementedError
+
+    def capture(self, words: list[str]) -> str:
+        """What a program of the root tree (words[0] is its path there) says on stdout. Untimed.
+        Raises ArmFailed.
+        """
+        raise NotImplementedError
 
     def fix_for(self, failure: str) -> str:
         """What a user can do about a failure in `prepare` or in round 0; '' when we do not know."""

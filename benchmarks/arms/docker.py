@@ -11,8 +11,9 @@ import subprocess
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
-from benchmarks.command import PATH, environment, shoot_command, tidy
+from benchmarks.command import PATH, environment, output_of, shoot_command, tidy
 from benchmarks.dockerd import PrivateDaemon, answers
+from benchmarks.held import Detached, Ear, Held, inspected, on_fifo
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
 
@@ -68,8 +69,10 @@ class Docker(Arm):
             os.mkfifo(self.fifo)
         self.base = [self.tool, "--config", run, "--host", f"unix://{socket}"]
         self._import()
-        self.argv = [*self.base, "run", "--rm", "--network", "none", "--log-driver", "none"]
-        self.argv += ["--volume", f"{self.fifo}:/signal"]
+        self.network = ["--network", "none"]
+        self.options = ["--log-driver", "none"]
+        self.options += ["--volume", f"{self.fifo}:/signal"]
+        self.argv = [*self.base, "run", "--rm", *self.network, *self.options]
         self.payload = [self.image, "/probe", "fifo", "/signal"]
         self.params["command"] = [*self.argv, *self.payload]
 
@@ -90,7 +93,7 @@ class Docker(Arm):
         self.imported = True
 
     def shoot(self) -> Shot:
-        name = f"bench-{os.getpid()}-{next(self.ids)}"
+        name = self._name()
         done = False
         try:
             shot = shoot_command([*self.argv, "--name", name, *self.payload], fifo=self.fifo)
@@ -99,6 +102,22 @@ class Docker(Arm):
         finally:
             if not done:
                 self._docker("rm", "--force", name)
+
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        name = self._name()
+        start = [*self.base, "run", "--detach", "--name", name, *self.network, *self.options]
+        stop = [*self.base, "rm", "--force", name]
+        return Detached(
+            [*start, self.image, *on_fifo(words)], stop, ear, lambda: inspected(self.base, name)
+        )
+
+    def capture(self, words: list[str]) -> str:
+        return output_of(
+            [*self.base, "run", "--rm", *self.network, *self.options, self.image, *words]
+        )
+
+    def _name(self) -> str:
+        return f"bench-{os.getpid()}-{next(self.ids)}"
 
     def _docker(self, *verb: str) -> None:
         tidy([*self.base, *verb])

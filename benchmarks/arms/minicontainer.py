@@ -11,7 +11,8 @@ from typing import Any
 import minicontainer
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Phase, Shot, Skip
-from benchmarks.command import shoot_command
+from benchmarks.command import output_of, shoot_command
+from benchmarks.held import Ear, Foreground, Held
 from benchmarks.receiver import Listener, rest_of_line
 
 PACKAGE = os.path.join(roots.CLONE, "minicontainer")
@@ -48,6 +49,12 @@ class Command(_MinicontainerArm):
 
     def shoot(self) -> Shot:
         return shoot_command(self.argv, timeout_s=TIMEOUT_S)
+
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        return Foreground([*self.argv[:-1], *(words or [self.argv[-1], "stay"])], ear)
+
+    def capture(self, words: list[str]) -> str:
+        return output_of([*self.argv[:-1], *words])
 
     def shoot_traced(self) -> Shot:
         traced = list(self.argv)

@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Shot, Skip
-from benchmarks.command import PATH, environment, shoot_command, tidy
+from benchmarks.command import PATH, environment, output_of, shoot_command, tidy
+from benchmarks.held import Detached, Ear, Held
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory
 
@@ -41,7 +42,7 @@ class BundleArm(Arm):
         self.ids = itertools.count()
 
     def config(self) -> dict[str, Any]:
-        """The bundle's config.json. Raises ArmFailed."""
+        """The bundle's config.json, whatever its program. Raises ArmFailed."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -50,26 +51,53 @@ class BundleArm(Arm):
         self.state = os.path.join(run_directory(), f"{name}.state")
         shutil.rmtree(self.bundle, ignore_errors=True)
         os.makedirs(self.bundle)
-        config = self.config()
-        with open(os.path.join(self.bundle, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(config, file)
-        self.argv = [*self.command, "--root", self.state, "run", "--bundle", self.bundle]
+        self.spec = self.config()
+        self._program(["/probe"])
+        self.base = [*self.command, "--root", self.state]
+        # For whoever finds what a killed harness left.
+        with open(f"{self.state.removesuffix('.state')}.command", "w", encoding="utf-8") as file:
+            json.dump(self.base, file)
+        self.argv = [*self.base, "run", "--bundle", self.bundle]
         self.params["command"] = self.argv
+
+    def _program(self, words: list[str]) -> None:
+        """Make these words the program of the bundle."""
+        self.spec["process"]["args"] = words
+        with open(os.path.join(self.bundle, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(self.spec, file)
 
     def shoot(self) -> Shot:
         name = self.fresh_id()
         with self.deleted_on_failure(name):
             return shoot_command([*self.argv, name])
 
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        self._program(words or ["/probe", "stay"])
+        name = self.fresh_id()
+        pid_file = os.path.join(self.bundle, "pid")
+        start = [*self.argv, "--detach", "--pid-file", pid_file, name]
+
+        def find() -> tuple[int, str]:
+            with open(pid_file, encoding="ascii") as file:
+                return int(file.read()), name
+
+        return Detached(start, [*self.base, "delete", "--force", name], ear, find)
+
+    def capture(self, words: list[str]) -> str:
+        self._program(words)
+        name = self.fresh_id()
+        with self.deleted_on_failure(name):
+            return output_of([*self.argv, name])
+
     def fresh_id(self) -> str:
-        return f"bench-{os.getpid()}-{self.root}-{next(self.ids)}"
+        return f"bench-{os.getpid()}-{self.root}-{next(self.ids):05}"
 
     @contextlib.contextmanager
     def deleted_on_failure(self, name: str) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            tidy([*self.command, "--root", self.state, "delete", "--force", name])
+            tidy([*self.base, "delete", "--force", name])
             raise
 
     def fix_for(self, failure: str) -> str:
@@ -112,7 +140,7 @@ class OciRuntime(BundleArm):
             raise ArmFailed(f"{self.runtime} spec: {said.stderr.strip()[-300:]}")
         with open(os.path.join(self.bundle, "config.json"), encoding="utf-8") as file:
             spec: dict[str, Any] = json.load(file)
-        spec["process"].update(terminal=False, args=["/probe"])
+        spec["process"].update(terminal=False)
         spec["root"] = {"path": roots.tree(self.root), "readonly": False}
         kinds = {space["type"] for space in spec["linux"]["namespaces"]}
         if "cgroup" not in kinds:

@@ -14,8 +14,9 @@ import shutil
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, Shot, Skip
-from benchmarks.command import PATH, shoot_command, tidy
+from benchmarks.command import PATH, output_of, shoot_command, tidy
 from benchmarks.dockerd import remove_cgroups
+from benchmarks.held import Detached, Ear, Held, inspected, on_fifo
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory, storage_directory
 
@@ -71,18 +72,21 @@ class Podman(Arm):
             runtime += ["--cgroup-manager=cgroupfs", "--events-backend=none"]
         limits = ["nofile=1024:1024", "nproc=1024:1024"] if not may_raise_limits() else []
         self.base = [self.tool, *places, *runtime]
-        self.argv = [*self.base, "run", "--rm", "--network", "none", "--log-driver", "none"]
-        self.argv += [word for limit in limits for word in ("--ulimit", limit)]
+        self.network = ["--network", "none"]
+        self.options = ["--log-driver", "none"]
+        self.options += [word for limit in limits for word in ("--ulimit", limit)]
         # podman would leave its default parent behind on hosts that had none.
         self.cgroup = f"bench-podman-{os.getpid()}"
         if os.geteuid() == 0 and "--cgroup-manager=cgroupfs" in runtime:
-            self.argv += ["--cgroup-parent", f"/{self.cgroup}"]
-        self.argv += ["--volume", f"{self.fifo}:/signal"]
-        self.payload = ["--rootfs", f"{roots.tree(self.root)}:O", "/probe", "fifo", "/signal"]
+            self.options += ["--cgroup-parent", f"/{self.cgroup}"]
+        self.options += ["--volume", f"{self.fifo}:/signal"]
+        self.image = ["--rootfs", f"{roots.tree(self.root)}:O"]
+        self.argv = [*self.base, "run", "--rm", *self.network, *self.options]
+        self.payload = [*self.image, "/probe", "fifo", "/signal"]
         self.params["command"] = [*self.argv, *self.payload]
 
     def shoot(self) -> Shot:
-        name = f"bench-{os.getpid()}-{next(self.ids)}"
+        name = self._name()
         done = False
         try:
             shot = shoot_command([*self.argv, "--name", name, *self.payload], fifo=self.fifo)
@@ -91,6 +95,22 @@ class Podman(Arm):
         finally:
             if not done:
                 self._podman("rm", "--force", "--time", "0", name)
+
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        name = self._name()
+        start = [*self.base, "run", "--detach", "--name", name, *self.network, *self.options]
+        stop = [*self.base, "rm", "--force", "--time", "0", name]
+        return Detached(
+            [*start, *self.image, *on_fifo(words)], stop, ear, lambda: inspected(self.base, name)
+        )
+
+    def capture(self, words: list[str]) -> str:
+        return output_of(
+            [*self.base, "run", "--rm", *self.network, *self.options, *self.image, *words]
+        )
+
+    def _name(self) -> str:
+        return f"bench-{os.getpid()}-{next(self.ids)}"
 
     def _podman(self, *verb: str) -> None:
         tidy([*self.base, *verb])

@@ -9,12 +9,13 @@ import shutil
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, Shot, Skip
-from benchmarks.command import PATH, shoot_command
+from benchmarks.command import PATH, output_of, shoot_command
+from benchmarks.held import Ear, Foreground, Held
 from benchmarks.version import first_line
 
 
 class CommandArm(Arm):
-    """An arm that is one command line, and nothing to prepare."""
+    """An arm that is one command line, the probe its last word, and nothing to prepare."""
 
     kind = "process"
 
@@ -31,6 +32,12 @@ class CommandArm(Arm):
     def shoot(self) -> Shot:
         return shoot_command(self.argv)
 
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        return Foreground([*self.argv[:-1], *(words or [self.argv[-1], "stay"])], ear)
+
+    def capture(self, words: list[str]) -> str:
+        return output_of([*self.argv[:-1], *words])
+
 
 class ForkExec(CommandArm):
     """fork + exec of the probe, on the host: what the kernel itself costs, and the most the harness
@@ -44,6 +51,9 @@ class ForkExec(CommandArm):
         super().__init__("fork+exec", [probe])
         self.runtime_version = os.uname().release
         self.params["isolation"] = "none"
+
+    def capture(self, words: list[str]) -> str:
+        return output_of([roots.tree("busybox") + words[0], *words[1:]])
 
 
 class UnshareChroot(CommandArm):

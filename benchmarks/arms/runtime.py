@@ -85,7 +85,6 @@ class Verbs(Run):
     def prepare(self) -> None:
         super().prepare()
         self.pid_file = os.path.join(self.bundle, "pid")
-        self.base = [*self.command, "--root", self.state]
         self.params["command"] = self._create()
         self.params["residents"] = {
             state: [resident.record() for resident in found]

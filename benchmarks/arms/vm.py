@@ -1,5 +1,6 @@
-"""Virtual machines through libvirt: the same probe as a boot sector's one instruction (nano), and
-as the init of a Linux guest made of the same root tree (micro, direct).
+"""Virtual machines through libvirt: the same probe as a boot sector's one instruction (nano), as
+the init of a Linux guest made of the same root tree (micro, direct), and as a service of a whole
+system with the same packages (full).
 """
 
 from __future__ import annotations
@@ -7,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 from types import ModuleType
+from typing import Any
 
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Phase, Shot, Skip
+from benchmarks.held import Ear, Held
 
 _GUEST_CLOCK = re.compile(rb"mono_ns=(\d+)")
-TIMEOUT_S = 60.0  # emulated, on a loaded machine
+TIMEOUT_S, FULL_TIMEOUT_S = 60.0, 240.0  # emulated, on a loaded machine
 
 
 def _hypervisor() -> ModuleType:
@@ -20,6 +23,12 @@ def _hypervisor() -> ModuleType:
     from benchmarks import hypervisor
 
     return hypervisor
+
+
+def _driver() -> ModuleType:
+    from benchmarks import driver
+
+    return driver
 
 
 class VirtualMachine(Arm):
@@ -40,6 +49,14 @@ class VirtualMachine(Arm):
         self.domain = self.name.replace(":", "-")
         self.params["isolation"] = "own kernel, own machine" if root else "own machine, no kernel"
 
+        self.network = ""
+        self.timeout_s = TIMEOUT_S
+        if tier == "full":
+            self.network = self.net_mode = "bridge" if os.geteuid() == 0 else "user"
+            self.timeout_s = FULL_TIMEOUT_S
+            self.params["payload"] = "a service of multi-user.target, after basic.target"
+            self.params["network"] = "virtio card, static addresses, no DHCP"
+
     def unavailable(self) -> Skip | None:
         if os.uname().machine != "x86_64":
             return Skip("the guests signal through an I/O port: x86 only", "use an x86-64 host")
@@ -50,23 +67,21 @@ class VirtualMachine(Arm):
         except ArmFailed as failure:
             fix = "sudo systemctl start libvirtd (without systemd: use ./workshop compare)"
             return Skip(f"no libvirt: {failure}", fix)
-        return roots.missing_guest(self.root)
+        return (
+            roots.missing_disk(self.root) if self.tier == "full" else roots.missing_guest(self.root)
+        )
 
     def prepare(self) -> None:
+        from benchmarks.accelerator import accelerator
+
         self.runtime_version = _hypervisor().version()
-        chosen = _hypervisor().accelerator(linux=bool(self.root))
+        chosen = accelerator(linux=bool(self.root))
         self.kvm = chosen.kvm
         self.accel = chosen.badge
         self.params["why_not_kvm"] = chosen.why_not_kvm
-        self.params["domain_xml"] = self._xml()
         if self.root:
-            self.params["kernel_command_line"] = roots.guest(self.root).command_lines[self.tier]
-
-    def _xml(self) -> str:
-        from benchmarks import domain
-
-        consoles = domain.Consoles("SOCKET")
-        return domain.xml(self.domain, self.tier, self.root, kvm=self.kvm, consoles=consoles)
+            lines = roots.manifest()["command_lines"]
+            self.params["kernel_command_line"] = lines[self.tier]
 
     def shoot(self) -> Shot:
         return self._shoot(traced=False)
@@ -74,45 +89,64 @@ class VirtualMachine(Arm):
     def shoot_traced(self) -> Shot:
         return self._shoot(traced=True)
 
+    def machine(self, **more: Any) -> Any:
+        """One that is not started yet (driver.Machine), to be held, stopped, put to sleep."""
+        return _driver().Machine(
+            self.domain, self.tier, self.root, kvm=self.kvm, network=self.network, **more
+        )
+
     def _shoot(self, traced: bool) -> Shot:
-        times = _hypervisor().boot(
-            self.domain, self.tier, self.root, kvm=self.kvm, timeout_s=TIMEOUT_S, traced=traced
-        )
-        return Shot(
-            times.asked, times.heard, times.gone, phases(times, linux=bool(self.root)), times.cpu_ms
-        )
+        with self.machine(traced=traced) as machine:
+            machine.start(self.timeout_s)
+            self.params["domain_xml"] = machine.xml
+            cpu_ms = machine.cpu_ms()
+            stopping, gone = machine.destroy()
+            found = phases(machine, stopping, gone)
+        return Shot(machine.asked, machine.heard, gone, found, cpu_ms)
+
+    def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
+        from benchmarks.machines import Standing
+
+        if words:
+            raise ArmFailed("a machine runs what it was made with")
+        return Standing(self)
+
+    def capture(self, words: list[str]) -> str:
+        from benchmarks.machines import said_by
+
+        if self.tier not in ("micro", "direct"):
+            raise ArmFailed("only a guest with an initramfs runs a program of our choice")
+        return said_by(words, self)
 
     def fix_for(self, failure: str) -> str:
         if "Permission denied" in failure:
             return "see `virsh domcapabilities`, and the owner of /dev/kvm"
         return "sudo ./workshop doctor; `virsh list --all` shows what libvirt knows"
 
-    def close(self) -> None:
-        try:
-            _hypervisor().remove_logs(self.domain)
-        except ImportError:
-            return
 
-
-def phases(times, linux: bool) -> list[Phase]:
+def phases(machine: Any, stopping: int, gone: int) -> list[Phase]:
     """t0 … t9 of the design. The kernel's entry is the payload's time less the guest's uptime."""
-    marks = [("libvirt starts QEMU", times.connected)]
-    clock = _GUEST_CLOCK.search(times.data)
-    entry = times.heard - int(clock[1]) if linux and clock else times.heard
-    if times.firmware is not None and times.connected < times.firmware < entry:
-        marks.append(("QEMU makes the machine", times.firmware))
+    heard, connected = machine.heard, machine.connected
+    marks = [("libvirt starts QEMU", connected)]
+    clock = _GUEST_CLOCK.search(machine.data)
+    entry = heard - int(clock[1]) if machine.root and clock else heard
+    if machine.firmware is not None and connected < machine.firmware < entry:
+        marks.append(("QEMU makes the machine", machine.firmware))
         rest = "firmware"
     else:
         rest = "QEMU makes the machine, firmware"
-    if linux and times.connected < entry < times.heard:
-        marks.append((f"{rest}, loading the kernel", entry))
-        rest = "kernel, to its init"
-    marks.append((rest, times.heard))
-    found, start = [], times.asked
+    if machine.root and connected < entry < heard:
+        loads = "boot loader" if machine.tier == "full" else "loading the kernel"
+        marks.append((f"{rest}, {loads}", entry))
+        rest = (
+            "kernel, systemd, to its service" if machine.tier == "full" else "kernel, to its init"
+        )
+    marks.append((rest, heard))
+    found, start = [], machine.asked
     for name, end in marks:
         found.append(Phase(name, start, end))
         start = end
-    found.append(Phase("end", times.stopping, times.gone))
+    found.append(Phase("end", stopping, gone))
     return found
 
 
@@ -120,4 +154,4 @@ def vm_arms() -> list[Arm]:
     guests = [
         VirtualMachine(tier, root) for tier in ("micro", "direct") for root in ("busybox", "debian")
     ]
-    return [VirtualMachine("nano"), *guests]
+    return [VirtualMachine("nano"), *guests, VirtualMachine("full", "debian")]

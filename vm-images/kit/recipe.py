@@ -40,6 +40,7 @@ class Recipe:
     facts: its other inputs, found in some milliseconds: versions of tools, environment variables.
     shared: it takes the network (and may take root), so an ordinary user copies root's, if that was
             made of the same inputs.
+    opt_in: it is big: built only when its group is named, not with `all`.
     """
 
     path: str
@@ -49,3 +50,4 @@ class Recipe:
     needs: tuple[str, ...] = ()
     facts: Callable[[], dict[str, str]] = field(default=dict)
     shared: bool = False
+    opt_in: bool = False

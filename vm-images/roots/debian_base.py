@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 from kit import tools
 from kit.recipe import Failed, Recipe, Work
@@ -70,21 +71,26 @@ def facts() -> dict[str, str]:
 
 
 def make(work: Work) -> dict[str, str]:
+    return bootstrap(work, SPACE_MB)
+
+
+def bootstrap(work: Work, space_mb: int, options: Sequence[str] = ()) -> dict[str, str]:
+    """Write `work.target`, a tar archive, with mmdebstrap; `options`: more packages, hooks."""
     tool = tools.find("mmdebstrap", "mmdebstrap")
     mirror, sources = os.environ.get(MIRROR, ""), ""
     if not mirror:
         sources = host_sources(suite())
-    options = [f"--mode={mode()}", "--variant=minbase", "--format=tar"]
-    options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in EXCLUDED]
+    words = [f"--mode={mode()}", "--variant=minbase", "--format=tar", *options]
+    words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in EXCLUDED]
     if os.path.isdir(MERGED_USR):  # since mmdebstrap 1.1
-        options.append(f"--hook-dir={MERGED_USR}")
+        words.append(f"--hook-dir={MERGED_USR}")
     origin = [mirror] if mirror else ["-"] if sources else []
-    argv = [tool, *options, suite(), work.target, *origin]
+    argv = [tool, *words, suite(), work.target, *origin]
     contained = CONTAINED if os.geteuid() == 0 else []
     # In a user namespace of its own mmdebstrap is nobody to the scratch directory.
     temporary = work.scratch if os.geteuid() == 0 else "/tmp"
     for directory in (work.scratch, temporary):
-        tools.require_space(directory, SPACE_MB)
+        tools.require_space(directory, space_mb)
     work.tools.run(
         argv, FIX, within=contained, stdin=sources, SOURCE_DATE_EPOCH=EPOCH, TMPDIR=temporary
     )

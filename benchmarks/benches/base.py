@@ -1,0 +1,80 @@
+"""What all benchmarks have in common: arms that take part, one sample of an arm, rows.
+
+A benchmark is rounds of one sample of every arm in a fresh random order, whatever a sample is: one
+start, one stop, or a whole curve over many instances. So errors, interruption, resuming, order and
+the contamination guard are the same for all (rounds.py, session.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.arms.base import Arm, Skip
+from benchmarks.plan import Plan, make_plan
+from benchmarks.rows import Row, RowMaker, Where
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. quick: three minutes for everything; else what the design asks for."""
+
+    quick: bool = False
+    rounds: int | None = None  # as asked for by --rounds
+    budget_s: float | None = None  # for the rounds of this benchmark
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure of a sample; n: how many instances run (see n_concurrent). A row each."""
+
+    metric: str
+    value: float
+    unit: str = "ms"
+    direction: str = "lower"
+    n: int = 1
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """One benchmark. Subclasses fill in the attributes, `arms` and `sample`."""
+
+    name: str = ""  # the word of --bench
+    title: str = ""  # for the list of benchmarks: what is measured
+    rows: str = ""  # field `bench` of its rows
+    metric: str = ""  # the headline: of rows without a value
+    unit: str = "ms"
+    direction: str = "lower"
+    cache_state: str = "warm"
+    weight: float = 1.0  # its share of a budget for several benchmarks
+    traced: bool = False  # whether arms that have traced shots give some
+
+    def arms(self, quick: bool = False) -> list[Arm]:
+        """Who takes part, able or not. quick: one of each kind."""
+        raise NotImplementedError
+
+    def prepare(self, size: Size) -> None:
+        """Before all arms' own `prepare`. Raises ArmFailed, OSError."""
+
+    def unavailable(self, arm: Arm) -> Skip | None:
+        """Why this arm cannot take part here."""
+        return arm.unavailable()
+
+    def sample(self, arm: Arm, where: Where, make: RowMaker) -> Iterable[Row]:
+        """The rows of one sample. Raises ArmFailed; leaves nothing behind."""
+        return [make.value(arm, where, value) for value in self.values(arm, where)]
+
+    def values(self, arm: Arm, where: Where) -> Iterable[Value]:
+        """The same for benchmarks whose figures need no rows of their own kind."""
+        raise NotImplementedError
+
+    def plan(self, seconds: dict[str, float], seed: int, size: Size, traced: list[str]) -> Plan:
+        """Fixed before the first round that counts; seconds: of each arm's sample in round 0."""
+        return make_plan(
+            seconds, seed=seed, rounds=size.rounds, budget_s=size.budget_s, traced=traced,
+            quick=size.quick,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Undo `prepare`; after the arms are closed. Safe to call twice."""

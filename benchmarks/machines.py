@@ -1,0 +1,107 @@
+"""Machines that stay, and machines that say something: benchmarks' other uses of the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import shlex
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks import roots
+from benchmarks.arms.base import ArmFailed
+from benchmarks.driver import Machine
+from benchmarks.held import Held
+from benchmarks.workdir import run_directory
+from minicontainer.images import cpio
+
+if TYPE_CHECKING:
+    from benchmarks.arms.vm import VirtualMachine
+
+RUN_S = 300.0  # of a program, emulated, on a loaded machine
+_numbers = itertools.count()
+_MOUNTS = """\
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+"""
+
+
+class Standing(Held):
+    """A machine whose payload has signalled. libvirt ends it when this process ends."""
+
+    def __init__(self, arm: VirtualMachine, guest: roots.Guest | None = None) -> None:
+        self.machine = Machine(
+            f"{arm.domain}-{next(_numbers):05}", arm.tier, arm.root, kvm=arm.kvm,
+            network=arm.network, guest=guest,
+        )  # fmt: skip
+        self.machine.start(arm.timeout_s)
+        words = {"start": ["virDomainCreateXML"], "stop": ["virDomainDestroy"]}
+        super().__init__(self.machine.asked, self.machine.heard, words)
+        self.mark = self.machine.name
+
+    def payload(self) -> int:
+        return 0
+
+    def family(self) -> list[int]:
+        return [self.machine.pid()]
+
+    def _stop(self) -> tuple[int, int]:
+        try:
+            return self.machine.destroy()
+        finally:
+            self.machine.close()
+
+
+def said_by(words: list[str], arm: VirtualMachine) -> str:
+    """What a program of the root tree writes on stdout in a guest that runs nothing else. Raises
+    ArmFailed.
+    """
+    deadline = time.monotonic_ns() + int(RUN_S * 1e9)
+    script = (
+        f"{_MOUNTS}exec </dev/null >/dev/null 2>&1\n{shlex.join(words)} | /probe pour\n"
+        "exec sleep 1000000\n"
+    )
+    initramfs = os.path.join(run_directory(), f"{arm.domain}.cpio")
+    try:
+        guest = _with_script(roots.guest(arm.root), script, initramfs, arm.tier)
+        one = Standing(arm, guest)
+        try:
+            return _read_to_zero(one.machine, deadline).decode(errors="replace")
+        finally:
+            one.stop()
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(initramfs)
+
+
+def _with_script(guest: roots.Guest, script: str, initramfs: str, tier: str) -> roots.Guest:
+    """The same guest with /bench in its initramfs, run by its shell in place of the probe. Archives
+    may follow one another: https://docs.kernel.org/driver-api/early-userspace/buffer-format.html
+    """
+    data = script.encode()
+    with open(guest.initramfs, "rb") as file, open(initramfs, "wb") as whole:
+        whole.write(file.read())
+        whole.write(cpio.header(b"bench", 1, stat.S_IFREG | 0o755, 0, 0, 1, 0, len(data)))
+        whole.write(data + cpio.padding(len(data)) + cpio.END)
+    before, _, _ = guest.command_lines[tier].partition(" rdinit=")
+    return roots.Guest(guest.kernel, initramfs, {tier: f"{before} rdinit=/bin/sh -- /bench"})
+
+
+def _read_to_zero(machine: Machine, deadline_ns: int) -> bytes:
+    """All that a guest writes to its debug console up to a zero byte. Raises ArmFailed."""
+    data, link = machine.data, machine.payload.connected
+    assert link is not None
+    poller = select.poll()
+    poller.register(link, select.POLLIN)
+    while b"\0" not in data:
+        if not poller.poll(max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000)):
+            raise ArmFailed(f"the guest did not finish; so far: {data[-200:]!r}")
+        more = link.recv(65536)
+        if not more:
+            raise ArmFailed(f"the guest ended before it had finished: {data[-200:]!r}")
+        data += more
+    return data.partition(b"\0")[0]

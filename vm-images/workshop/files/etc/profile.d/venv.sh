@@ -1,0 +1,1 @@
+PATH=/opt/venv/bin:$PATH
