@@ -7,16 +7,16 @@ import itertools
 import os
 import select
 import shlex
-import stat
+import shutil
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks import roots
+from benchmarks import cpio, roots
 from benchmarks.arms.base import ArmFailed
 from benchmarks.driver import Machine
 from benchmarks.held import Held
 from benchmarks.workdir import run_directory
-from minicontainer.images import cpio
 
 if TYPE_CHECKING:
     from benchmarks.arms.vm import VirtualMachine
@@ -79,14 +79,13 @@ def said_by(words: list[str], arm: VirtualMachine) -> str:
 
 
 def _with_script(guest: roots.Guest, script: str, initramfs: str, tier: str) -> roots.Guest:
-    """The same guest with /bench in its initramfs, run by its shell in place of the probe. Archives
-    may follow one another: https://docs.kernel.org/driver-api/early-userspace/buffer-format.html
-    """
-    data = script.encode()
-    with open(guest.initramfs, "rb") as file, open(initramfs, "wb") as whole:
-        whole.write(file.read())
-        whole.write(cpio.header(b"bench", 1, stat.S_IFREG | 0o755, 0, 0, 1, 0, len(data)))
-        whole.write(data + cpio.padding(len(data)) + cpio.END)
+    """The same guest with /bench in its initramfs, run by its shell in place of the probe."""
+    shutil.copyfile(guest.initramfs, initramfs)
+    with tempfile.TemporaryDirectory(dir=run_directory()) as tree, open(initramfs, "ab") as whole:
+        os.chmod(tree, 0o755)
+        with open(os.path.join(tree, "bench"), "w", encoding="utf-8") as file:
+            file.write(script)
+        cpio.write(tree, whole)
     before, _, _ = guest.command_lines[tier].partition(" rdinit=")
     return roots.Guest(guest.kernel, initramfs, {tier: f"{before} rdinit=/bin/sh -- /bench"})
 

@@ -9,11 +9,10 @@ import re
 import shutil
 import subprocess
 
-from benchmarks import roots
+from benchmarks import cpio, roots
 from benchmarks.arms.base import ArmFailed
 from benchmarks.command import environment
 from benchmarks.workdir import storage_directory
-from minicontainer.images import machine, merge
 
 _LIBRARY = re.compile(r"(/\S+) \(0x")  # in what ldd(1) says of each
 
@@ -29,9 +28,8 @@ def make(programs: list[str]) -> None:
             if not os.path.lexists(there):
                 os.makedirs(os.path.dirname(there), exist_ok=True)
                 shutil.copy2(os.path.realpath(path), there)
-    found = list(merge.merged([tree], "trusted.overlay."))
     with open(f"{tree}.cpio", "wb") as file:
-        file.writelines(machine.archive(found))
+        cpio.write(tree, file)
 
 
 def remove() -> None:
