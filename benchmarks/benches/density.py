@@ -35,7 +35,7 @@ class Density(Bench):
 
     def arms(self, quick: bool = False) -> list[Arm]:
         # The command's foreground process is there for its user's terminal; nobody has a thousand.
-        return [arm for arm in staying_arms() if arm.runtime != "minicontainer-cli"]
+        return [arm for arm in staying_arms(quick) if arm.runtime != "minicontainer-cli"]
 
     def prepare(self, size: Size) -> None:
         self.size = size

@@ -34,7 +34,7 @@ class Memory(Bench):
         self.kinds: dict[str, str] = {}
 
     def arms(self, quick: bool = False) -> list[Arm]:
-        return staying_arms()
+        return staying_arms(quick)
 
     def prepare(self, size: Size) -> None:
         self.size = size
