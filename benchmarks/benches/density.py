@@ -29,7 +29,6 @@ class Density(Bench):
     weight = 2
 
     def __init__(self) -> None:
-        self.size = Size()
         self.seconds = FULL_S
         self.files = (0, 0)
 
@@ -38,7 +37,7 @@ class Density(Bench):
         return [arm for arm in staying_arms(quick) if arm.runtime != "minicontainer-cli"]
 
     def prepare(self, size: Size) -> None:
-        self.size = size
+        super().prepare(size)
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.files[1], self.files[1]))
 
