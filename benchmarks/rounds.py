@@ -34,8 +34,10 @@ def prepare(
             say(f"prepare {arm.name}")
             try:
                 arm.prepare()
+                skip = bench.left_out(arm)
             except (ArmFailed, OSError) as failure:
                 skip = Skip(str(failure), arm.fix_for(str(failure)))
+            if skip is not None:
                 arm.close()
         if skip is None:
             ready.append(arm)

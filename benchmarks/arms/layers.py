@@ -14,6 +14,7 @@ from collections.abc import Callable
 from benchmarks import roots
 from benchmarks.arms.base import Arm, ArmFailed, Skip
 from benchmarks.arms.docker import Docker
+from benchmarks.arms.vm import VirtualMachine
 from benchmarks.command import PATH, output_of
 from benchmarks.version import first_line
 from benchmarks.workdir import run_directory, storage_directory
@@ -226,6 +227,43 @@ class Disks(Copies):
         return found
 
 
+class Snapshots(Copies):
+    """A running machine of the full tier: libvirt keeps its memory, its devices and its disk, and
+    brings it back to them.
+    """
+
+    kind = "vm"
+    tier = "full"
+    runtime = "libvirt/qemu"
+    name = f"libvirt-snapshot:{ROOT}"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vm = VirtualMachine(self.tier, ROOT)
+        self.tool = self.vm.tool
+        self.params["how"] = "virDomainSnapshotCreateXML of a running machine, memory included"
+
+    def unavailable(self) -> Skip | None:
+        return self.vm.unavailable()
+
+    def prepare(self) -> None:
+        self.vm.prepare()
+        self.accel, self.runtime_version = self.vm.accel, self.vm.runtime_version
+
+    def life(self) -> dict[str, float]:
+        with self.vm.machine(kept=True) as machine:
+            machine.start(self.vm.timeout_s)
+            before = used_mib(machine.disk.path)
+            found = {"snapshot": timed(lambda: machine.snapshot("one"))}
+            found["unique"] = used_mib(machine.disk.path) - before
+            found["shared"] = used_mib(roots.disk(ROOT))
+            found["revert"] = timed(lambda: machine.revert("one"))
+        return found
+
+    def fix_for(self, failure: str) -> str:
+        return self.vm.fix_for(failure)
+
+
 def import_tree(store: Store) -> None:
     """The root tree as an image of one layer."""
     words = ["tar", "--directory", roots.tree(ROOT), "--create", "--one-file-system", "."]
@@ -257,4 +295,4 @@ def timed_command(words: list[str]) -> float:
 
 
 def layer_arms() -> list[Arm]:
-    return [Layers(), DockerLayers(), Disks(internal=False), Disks(internal=True)]
+    return [Layers(), DockerLayers(), Disks(internal=False), Disks(internal=True), Snapshots()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from benchmarks.arms.base import Arm
 
 
-def staying_arms() -> list[Arm]:
+def staying_arms(quick: bool = False) -> list[Arm]:
+    """quick: without the machines whose start takes long."""
     from benchmarks.arms.bubblewrap import Bubblewrap
     from benchmarks.arms.docker import Docker
     from benchmarks.arms.minicontainer import Command
@@ -18,5 +19,10 @@ def staying_arms() -> list[Arm]:
     root = "busybox"
     ours = [Command(root), Run(OURS, root)]
     others = [Bubblewrap(root), OciRuntime("runc", root), OciRuntime("crun", root)]
-    machines = [arm for arm in vm_arms() if arm.root != "debian" or arm.tier == "full"]
+    tiers = ("nano", "micro") if quick else ("nano", "micro", "direct", "full")
+    machines = [
+        arm
+        for arm in vm_arms()
+        if arm.tier in tiers and (arm.root != "debian" or arm.tier == "full")
+    ]
     return [*process_arms(), *ours, *others, Podman(root), Docker(root), *machines]

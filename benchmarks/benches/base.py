@@ -49,6 +49,7 @@ class Bench:
     cache_state: str = "warm"
     weight: float = 1.0  # its share of a budget for several benchmarks
     traced: bool = False  # whether arms that have traced shots give some
+    size: Size = Size()
 
     def arms(self, quick: bool = False) -> list[Arm]:
         """Who takes part, able or not. quick: one of each kind."""
@@ -56,10 +57,19 @@ class Bench:
 
     def prepare(self, size: Size) -> None:
         """Before all arms' own `prepare`. Raises ArmFailed, OSError."""
+        self.size = size
 
     def unavailable(self, arm: Arm) -> Skip | None:
         """Why this arm cannot take part here."""
         return arm.unavailable()
+
+    def left_out(self, arm: Arm) -> Skip | None:
+        """The same of an arm that is prepared: what it will take is known then."""
+        if self.size.quick and arm.tier == "full" and arm.accel == "tcg":
+            return Skip(
+                "emulated, a whole system takes a minute to start: not in a quick run", "--full"
+            )
+        return None
 
     def sample(self, arm: Arm, where: Where, make: RowMaker) -> Iterable[Row]:
         """The rows of one sample. Raises ArmFailed; leaves nothing behind."""

@@ -29,16 +29,15 @@ class Density(Bench):
     weight = 2
 
     def __init__(self) -> None:
-        self.size = Size()
         self.seconds = FULL_S
         self.files = (0, 0)
 
     def arms(self, quick: bool = False) -> list[Arm]:
         # The command's foreground process is there for its user's terminal; nobody has a thousand.
-        return [arm for arm in staying_arms() if arm.runtime != "minicontainer-cli"]
+        return [arm for arm in staying_arms(quick) if arm.runtime != "minicontainer-cli"]
 
     def prepare(self, size: Size) -> None:
-        self.size = size
+        super().prepare(size)
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.files[1], self.files[1]))
 

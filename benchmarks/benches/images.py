@@ -18,7 +18,7 @@ class Images(Bench):
     metric = "images.clone"
 
     def arms(self, quick: bool = False) -> list[Arm]:
-        return layer_arms()
+        return [arm for arm in layer_arms() if not quick or not arm.tier]
 
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
         assert isinstance(arm, Copies | DockerLayers)

@@ -30,7 +30,7 @@ class Isolation(Bench):
 
     def arms(self, quick: bool = False) -> list[Arm]:
         # Others run no program of our choice; what is around them is the same.
-        return [arm for arm in staying_arms() if arm.tier in ("", "micro", "direct")]
+        return [arm for arm in staying_arms(quick) if arm.tier in ("", "micro", "direct")]
 
     def plan(self, seconds: dict[str, float], seed: int, size: Size, traced: list[str]) -> Plan:
         return one_after_the_other(seconds, seed)  # facts do not vary

@@ -30,14 +30,10 @@ class Memory(Bench):
     unit = "MiB"
 
     def __init__(self) -> None:
-        self.size = Size()
         self.kinds: dict[str, str] = {}
 
     def arms(self, quick: bool = False) -> list[Arm]:
-        return staying_arms()
-
-    def prepare(self, size: Size) -> None:
-        self.size = size
+        return staying_arms(quick)
 
     def steps(self, kind: str) -> tuple[int, ...]:
         steps = QUICK if self.size.quick else STEPS

@@ -21,6 +21,7 @@ class Ready(Bench):
         return networked_arms()
 
     def prepare(self, size: Size) -> None:
+        super().prepare(size)
         if netns.why_not() is None:
             netns.make_bridge()
 

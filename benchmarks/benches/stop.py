@@ -17,7 +17,7 @@ class Stop(Bench):
     metric = "stop.teardown"
 
     def arms(self, quick: bool = False) -> list[Arm]:
-        return staying_arms()
+        return staying_arms(quick)
 
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
         with held(arm) as hold:

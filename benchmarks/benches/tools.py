@@ -74,6 +74,7 @@ class Tools(Bench):
         return [Host(), *containers, *machines]
 
     def prepare(self, size: Size) -> None:
+        super().prepare(size)
         self.able = [load for load in self.loads if load.program]
         if self.able and roots.missing("busybox") is None:
             toolbox.make(sorted({load.program for load in self.able}))

@@ -1,0 +1,28 @@
+"""libvirt: what it costs by itself. One machine, made by the driver, by a plain createXML, and by
+QEMU's own command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.arms.base import Arm
+from benchmarks.arms.creation import Creation, creation_arms
+from benchmarks.benches.base import Bench, Value
+from benchmarks.rows import Where
+
+
+class Libvirt(Bench):
+    name = rows = "libvirt"
+    title = "libvirt's own cost: one machine by the driver, by createXML, by QEMU alone"
+    metric = "libvirt.create"
+
+    def arms(self, quick: bool = False) -> list[Arm]:
+        return creation_arms()
+
+    def values(self, arm: Arm, where: Where) -> Iterable[Value]:
+        assert isinstance(arm, Creation)
+        return [Value(arm.metric, arm.create())]
+
+
+BENCH = Libvirt()
