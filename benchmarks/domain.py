@@ -52,9 +52,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Disk:
-    """A qcow2 image. direct: past the host's page cache, by Linux's own asynchronous I/O."""
+    """A qcow2 image with a raw one behind it. direct: past the host's page cache, by Linux's own
+    asynchronous I/O.
+    """
 
     path: str
+    base: str
     direct: bool
 
 
@@ -145,7 +148,10 @@ def _full(disk: Disk | None) -> tuple[str, str]:
     how = "cache='none' io='native'" if disk.direct else "cache='writeback'"
     return system, (
         f"<disk type='file' device='disk'><driver name='qemu' type='qcow2' {how}/>"
-        f"<source file={quoteattr(disk.path)}/><target dev='vda' bus='virtio'/></disk>"
+        f"<source file={quoteattr(disk.path)}/><target dev='vda' bus='virtio'/>"
+        # Many machines share it and none writes to it: it is not given to QEMU's user.
+        f"<backingStore type='file'><format type='raw'/><source file={quoteattr(disk.base)}>"
+        "<seclabel model='dac' relabel='no'/></source><backingStore/></backingStore></disk>"
     )
 
 
