@@ -21,6 +21,8 @@ MACHINES = {"nano": "pc", "micro": "microvm", "direct": "q35", "full": "q35"}
 NAMESPACE = "urn:minicontainer:benchmarks"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
+QBOOT = "/usr/share/qemu/qboot.rom"  # https://github.com/qemu/qboot; part of QEMU
+
 PAYLOAD_PORT = 0xE9  # the probe's `outb`
 FIRMWARE_PORT = 0x402  # SeaBIOS writes its log there when something listens
 
@@ -131,8 +133,11 @@ def _nano(kvm: bool) -> tuple[str, str]:
 
 
 def _linux(tier: str, guest: roots.Guest) -> str:
+    # microvm's own firmware, made for nothing but to start a kernel; without it QEMU takes SeaBIOS.
+    minimal = tier == "micro" and os.path.exists(QBOOT)
+    loader = f"<loader readonly='yes' type='rom'>{QBOOT}</loader>" if minimal else ""
     return (
-        f"<os><type arch='x86_64' machine='{MACHINES[tier]}'>hvm</type>"
+        f"<os><type arch='x86_64' machine='{MACHINES[tier]}'>hvm</type>{loader}"
         f"<kernel>{escape(guest.kernel)}</kernel><initrd>{escape(guest.initramfs)}</initrd>"
         f"<cmdline>{escape(guest.command_lines[tier])}</cmdline></os>"
     )
