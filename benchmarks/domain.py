@@ -21,6 +21,8 @@ MACHINES = {"nano": "pc", "micro": "microvm", "direct": "q35", "full": "q35"}
 NAMESPACE = "urn:minicontainer:benchmarks"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
+QBOOT = "/usr/share/qemu/qboot.rom"  # https://github.com/qemu/qboot; part of QEMU
+
 PAYLOAD_PORT = 0xE9  # the probe's `outb`
 FIRMWARE_PORT = 0x402  # SeaBIOS writes its log there when something listens
 
@@ -52,9 +54,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Disk:
-    """A qcow2 image. direct: past the host's page cache, by Linux's own asynchronous I/O."""
+    """A qcow2 image with a raw one behind it. direct: past the host's page cache, by Linux's own
+    asynchronous I/O.
+    """
 
     path: str
+    base: str
     direct: bool
 
 
@@ -128,8 +133,11 @@ def _nano(kvm: bool) -> tuple[str, str]:
 
 
 def _linux(tier: str, guest: roots.Guest) -> str:
+    # microvm's own firmware, made for nothing but to start a kernel; without it QEMU takes SeaBIOS.
+    minimal = tier == "micro" and os.path.exists(QBOOT)
+    loader = f"<loader readonly='yes' type='rom'>{QBOOT}</loader>" if minimal else ""
     return (
-        f"<os><type arch='x86_64' machine='{MACHINES[tier]}'>hvm</type>"
+        f"<os><type arch='x86_64' machine='{MACHINES[tier]}'>hvm</type>{loader}"
         f"<kernel>{escape(guest.kernel)}</kernel><initrd>{escape(guest.initramfs)}</initrd>"
         f"<cmdline>{escape(guest.command_lines[tier])}</cmdline></os>"
     )
@@ -145,7 +153,10 @@ def _full(disk: Disk | None) -> tuple[str, str]:
     how = "cache='none' io='native'" if disk.direct else "cache='writeback'"
     return system, (
         f"<disk type='file' device='disk'><driver name='qemu' type='qcow2' {how}/>"
-        f"<source file={quoteattr(disk.path)}/><target dev='vda' bus='virtio'/></disk>"
+        f"<source file={quoteattr(disk.path)}/><target dev='vda' bus='virtio'/>"
+        # Many machines share it and none writes to it: it is not given to QEMU's user.
+        f"<backingStore type='file'><format type='raw'/><source file={quoteattr(disk.base)}>"
+        "<seclabel model='dac' relabel='no'/></source><backingStore/></backingStore></disk>"
     )
 
 

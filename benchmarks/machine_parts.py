@@ -26,17 +26,17 @@ def _run(*words: str) -> None:
         raise ArmFailed(f"{' '.join(words)}: {done.stderr.strip()[-300:]}")
 
 
-def linked_clone(base: str, name: str, base_format: str = "raw") -> domain.Disk:
+def linked_clone(base: str, name: str) -> domain.Disk:
     """A qcow2 image that has only what differs from `base`, which nobody writes to meanwhile.
     Raises ArmFailed.
     """
     path = os.path.join(storage_directory(), f"{name}.qcow2")
     try:
-        _run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", base_format, path)
+        _run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path)
     except FileNotFoundError as error:
         raise ArmFailed("qemu-img is not installed: apt install qemu-utils") from error
     os.chmod(path, 0o644)
-    return domain.Disk(path, direct=_takes_direct(path) and _takes_direct(base))
+    return domain.Disk(path, base, direct=_takes_direct(path) and _takes_direct(base))
 
 
 def _takes_direct(path: str) -> bool:

@@ -329,6 +329,7 @@ def test_the_life_of_a_whole_machine():
         pytest.skip(f"{skip.reason}; fix: {skip.fix}")
     arm = VirtualMachine("full", "debian")
     arm.prepare()
+    owner = os.stat(roots.disk("debian")).st_uid
     with arm.machine(kept=True, traced=True) as machine:
         machine.start(arm.timeout_s)
         found = phases(machine, machine.heard, machine.heard)
@@ -345,6 +346,7 @@ def test_the_life_of_a_whole_machine():
         machine.revert("one")
         assert machine.link.first_reply(60.0) == b"r"
         bridge, disk = machine.link.bridge, machine.disk.path
+        assert os.stat(machine.disk.base).st_uid == owner, "nobody else's meanwhile"
         asked, gone = machine.stop(120.0)
         assert gone - asked > 10_000_000  # it did something first
     assert domains() == qemus() == []

@@ -15,7 +15,7 @@ from benchmarks.arms.base import Arm, ArmFailed, Phase, Shot, Skip
 from benchmarks.held import Ear, Held
 
 _GUEST_CLOCK = re.compile(rb"mono_ns=(\d+)")
-TIMEOUT_S, FULL_TIMEOUT_S = 60.0, 240.0  # emulated, on a loaded machine
+TIMEOUT_S, FULL_TIMEOUT_S = 60.0, 300.0  # emulated, on a loaded machine
 
 
 def _hypervisor() -> ModuleType:

@@ -158,7 +158,7 @@ def no_space() -> str:
     status = os.statvfs(store.directory())
     free = status.f_bavail * status.f_frsize >> 20
     return (
-        f"{free} MB are free at {store.directory()}, some 500 MB are needed: free some, or set "
+        f"{free} MB are free at {store.directory()}, some 1500 MB are needed: free some, or set "
         "MINICONTAINER_CACHE to a directory elsewhere"
     )
 

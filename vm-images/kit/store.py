@@ -98,7 +98,7 @@ def locked(waiting: str) -> Iterator[tuple[int, str]]:
         os.makedirs(top, mode=0o755, exist_ok=True)
         lock = os.open(os.path.join(top, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        fix = "set MINICONTAINER_CACHE to a directory of yours with some 500 MB free"
+        fix = "set MINICONTAINER_CACHE to a directory of yours with some 1500 MB free"
         raise Failed(f"cannot write to {top}: {error.strerror}", fix) from error
     scratch = os.path.join(top, ".building")
     try:
