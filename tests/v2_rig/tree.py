@@ -12,7 +12,7 @@ from tests.roots import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "vm-images"))
 
-from kit import cpio  # noqa: E402
+from kit import cpio
 
 
 class Tree:
