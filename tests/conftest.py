@@ -15,7 +15,7 @@ import minicontainer
 from minicontainer.lab import leaks
 from minicontainer.paths import cache_dir, runtime_dir
 
-pytest_plugins = ["tests.roots"]
+pytest_plugins = ["tests.roots", "tests.v2_rig.plugin"]
 
 # Everything temporary goes below one directory, so that nothing else on this host is mistaken for
 # ours. Its name is short: unix sockets lie in it, and their paths end at 107 bytes.

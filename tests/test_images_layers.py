@@ -303,6 +303,10 @@ def test_order_within_a_layer_does_not_matter_to_whiteouts(tmp_path: Path) -> No
         assert os.getxattr(tmp_path / f"d{n}/d", "trusted.overlay.opaque") == b"y"
 
 
+def version() -> tuple[int, ...]:
+    return tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+
+
 @needs_root
 @pytest.mark.parametrize("count", [1, 64, 128, 200])
 def test_many_layers(store: Store, tmp_path: Path, count: int) -> None:
@@ -310,6 +314,10 @@ def test_many_layers(store: Store, tmp_path: Path, count: int) -> None:
     image = add_image(store, "many", [tar(entry(f"f{n}", b"x"), entry("n", b"%d" % n))
                                       for n in range(count)])  # fmt: skip
     paths = layers.unpacked(store, image)
+    if count > 128 and version() < (6, 7):  # no lowerdir+: all names in one page
+        with pytest.raises(OSError, match="300 layers: this kernel takes fewer"):
+            mounted(paths, tmp_path, print)
+        return
 
     def look(top: Path) -> None:
         say(len(os.listdir(top)) == count + 1, os.listdir(top))

@@ -436,6 +436,20 @@ def test_tree_has_what_runtimes_expect(images: Path, root: str):
     assert "root:x:0:0:" in (tree / "etc/passwd").read_text()
 
 
+def test_modules_come_behind_those_that_they_need(images: Path):
+    needs(images, "kernel/modules.cpio")
+    files = archive_entries(images / "kernel/modules.cpio")
+    there: set[str] = set()
+    for name in sorted(name for name in files if name.endswith(".ko")):
+        content = files[name][3]
+        assert content.startswith(b"\x7fELF")
+        depends = re.search(rb"\0depends=([^\0]*)\0", content)
+        assert depends, name
+        assert set(filter(None, depends[1].decode().split(","))) <= there
+        there.add(name.partition("-")[2].removesuffix(".ko"))
+    assert "overlay" in there
+
+
 def test_busybox_runs_in_its_tree(images: Path):
     needs(images, "roots/busybox")
     tree = images / "roots/busybox"

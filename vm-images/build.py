@@ -16,6 +16,7 @@ import full.recipe
 import machine.base
 import micro.initramfs
 import micro.kernel
+import micro.modules
 import micro.vmlinux
 import nano.recipe
 import probe.recipe
@@ -39,6 +40,7 @@ RECIPES: list[Recipe] = [
     *micro.kernel.RECIPES,
     *micro.vmlinux.RECIPES,
     *micro.initramfs.RECIPES,
+    *micro.modules.RECIPES,
     *machine.base.RECIPES,
     *full.recipe.RECIPES,
     *workshop.base.RECIPES,

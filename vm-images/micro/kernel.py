@@ -40,6 +40,16 @@ def make(work: Work) -> dict[str, str]:
         shutil.copyfile(own, work.target)
         os.chmod(work.target, 0o644)
         return {"kernel": os.path.basename(own)}
+    tree, version = fetch(work)
+    _check_config(tree)
+    # Readable to QEMU's user, which is not the one that builds.
+    shutil.copyfile(image(tree), work.target)
+    os.chmod(work.target, 0o644)
+    return {"kernel": version}
+
+
+def fetch(work: Work) -> tuple[str, str]:
+    """The package, unpacked in the scratch directory, and its name with its version."""
     tree = os.path.join(work.scratch, "package")
     os.mkdir(tree)
     if shutil.which("apt-get"):
@@ -48,12 +58,11 @@ def make(work: Work) -> dict[str, str]:
         version = _from_dnf(work, tree)
     else:
         raise Failed("neither apt-get nor dnf is here", f"set {OVERRIDE} to the path of a vmlinuz")
-    kernel = _one(tree, ["boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz"])
-    _check_config(tree)
-    # Readable to QEMU's user, which is not the one that builds.
-    shutil.copyfile(kernel, work.target)
-    os.chmod(work.target, 0o644)
-    return {"kernel": version}
+    return tree, version
+
+
+def image(tree: str) -> str:
+    return _one(tree, ["boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz"])
 
 
 def _from_apt(work: Work, tree: str) -> str:
