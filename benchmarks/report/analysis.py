@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import results
+from benchmarks import results, tables
 from benchmarks.budgets import ALLOWANCES
 from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize, verdict
 
@@ -135,7 +135,7 @@ def analyse(directory: str) -> Analysis:
     """Everything the report says about a run. Raises ResultsError when there is nothing to say."""
     rows, damaged = results.read_rows(directory)
     plan = results.read_json(directory, "plan.json")
-    table = results.frame(rows)
+    table = tables.frame(rows)
     shots = table[(table.bench == "start") & (table.status == "ok") & ~table.warmup.astype(bool)]
     if shots.empty:
         raise results.ResultsError(f"{directory}: no whole round yet; resume the run first")
