@@ -99,3 +99,24 @@ def verdict(of: Ratio, noise_floor: float | None) -> str:
     if of.low <= 1 <= of.high or 1 / noise_floor <= of.value <= noise_floor:
         return "not resolved"
     return "slower" if of.value > 1 else "faster"
+
+
+def change(before: ArrayLike, after: ArrayLike, seed: int) -> Ratio:
+    """after / before of two runs: exp of the difference of their median logarithms.
+
+    Between runs nothing pairs: each side is resampled on its own. Arguments are logarithms, of
+    times or of ratios.
+    """
+    sides = [np.asarray(side, dtype=float) for side in (before, after)]
+    n = min(side.size for side in sides)
+    value = float(np.exp(np.median(sides[1]) - np.median(sides[0])))
+    if n < FEWEST_FOR_INTERVAL:
+        return Ratio(n, value, None, None)
+    rng = np.random.default_rng(seed)
+    medians = [
+        np.median(side[rng.integers(0, side.size, (RESAMPLES, side.size))], axis=-1)
+        for side in sides
+    ]
+    tail = (1 - LEVEL) / 2
+    low, high = np.exp(np.quantile(medians[1] - medians[0], [tail, 1 - tail]))
+    return Ratio(n, value, float(low), float(high))

@@ -27,6 +27,24 @@ def figures(value: float, count: int = 3) -> str:
     return f"{float(text):.0f}" if "e+" in text else text
 
 
+def amount(value: float, unit: str) -> str:
+    """A value in its unit; milliseconds and MiB in the size that suits."""
+    if unit == "ms":
+        return duration(value)
+    if unit == "MiB":
+        return mebibytes(value)
+    return f"{figures(value)} {unit}"
+
+
+def mebibytes(value: float) -> str:
+    """Three figures at most: 12 KiB, 4.31 MiB, 1.2 GiB."""
+    if abs(value) >= 1023.5:
+        return f"{figures(value / 1024)} GiB"
+    if abs(value) < 0.0995:
+        return f"{figures(value * 1024)} KiB"
+    return f"{figures(value)} MiB"
+
+
 def interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "no interval"

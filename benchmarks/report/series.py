@@ -1,0 +1,144 @@
+"""The observations of a run as series: one value for each round, of one arm, by one metric.
+
+What is to be told apart is in the key. A cold start is never averaged with a warm one, nor an
+emulated machine with one under KVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import results, tables
+from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """What is measured, whoever is measured."""
+
+    bench: str
+    metric: str
+    cache_state: str = "warm"
+    net_mode: str = ""
+    n_concurrent: int = 1
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    group: Group
+    arm: str
+    accel: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values in `unit` by round. again: the second shots in the same rounds (A/A)."""
+
+    key: Key
+    kind: str
+    tier: str
+    unit: str
+    direction: str
+    values: dict[int, float]
+    again: dict[int, float] = field(default_factory=dict)
+
+    def summary(self, seed: int) -> Summary:
+        return summarize(list(self.values.values()), seed)
+
+    @property
+    def floor(self) -> float | None:
+        """The noise floor that this series draws against itself; None without an interval."""
+        found = paired(self.again, self.values, 0)
+        return floor(found) if found else None
+
+
+def paired(arm: Mapping[int, float], reference: Mapping[int, float], seed: int) -> Ratio | None:
+    """The ratio over the rounds that have both; None without such a round."""
+    logs = both(arm, reference)
+    return ratio(*logs, seed) if logs[0] else None
+
+
+def both(
+    arm: Mapping[int, float], reference: Mapping[int, float]
+) -> tuple[list[float], list[float]]:
+    """The values of the rounds that have two positive ones, in the same order."""
+    rounds = [n for n in arm if n in reference and arm[n] > 0 and reference[n] > 0]
+    return [arm[n] for n in rounds], [reference[n] for n in rounds]
+
+
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a value that counts: no warm-up, no traced shot, no guard."""
+    kept = table[(table.status == "ok") & ~table.warmup.astype(bool) & (table.bench != "guard")]
+    return kept[[not params.get("traced", False) for params in kept.params]]
+
+
+def series_of(table: pd.DataFrame) -> dict[Key, Series]:
+    """Every series of the table. Several values in one round count as their median."""
+    names = ["bench", "metric", "cache_state", "net_mode", "n_concurrent", "arm", "accel"]
+    found: dict[Key, Series] = {}
+    rows = usable(table)
+    for values, part in rows[rows.bench != "start.phases"].groupby(names, sort=True):
+        bench, metric, cache, net, number, arm, accel = values
+        key = Key(Group(bench, metric, cache, net, int(number)), arm, accel)
+        first = part.iloc[0]
+        by_rep = {
+            rep: {int(n): float(np.median(shots.value)) for n, shots in of_rep.groupby("round")}
+            for rep, of_rep in part.groupby("rep")
+        }
+        found[key] = Series(
+            key,
+            first.kind,
+            first.tier,
+            first.unit,
+            first.direction,
+            by_rep.get(0, {}),
+            by_rep.get(1, {}),
+        )
+    return {key: one for key, one in found.items() if one.values}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run, ready to be set beside another one."""
+
+    directory: str
+    run_id: str
+    seed: int
+    reference: str
+    environment: dict[str, Any]
+    series: dict[Key, Series]
+    damaged: list[str]
+
+    def references(self) -> dict[Group, Series]:
+        """For each group the series that the others are held against: shot twice in a round, or
+        that of the plan's reference.
+        """
+        found: dict[Group, Series] = {}
+        for key, one in self.series.items():
+            known = found.get(key.group)
+            if one.again or (known is None and key.arm == self.reference):
+                found[key.group] = one
+        return found
+
+
+def read(directory: str) -> Run:
+    """Raises ResultsError when there is nothing to compare."""
+    rows, damaged = results.read_rows(directory)
+    plan = results.read_json(directory, "plan.json")["plan"]
+    found = series_of(tables.frame(rows))
+    if not found:
+        raise results.ResultsError(f"{directory}: no whole round yet; resume the run first")
+    return Run(
+        directory,
+        str(rows[0]["run_id"]),
+        int(plan["seed"]),
+        str(plan["reference"]),
+        results.read_json(directory, "environment.json"),
+        found,
+        [f"{directory}: {line}" for line in damaged],
+    )
