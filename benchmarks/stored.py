@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from benchmarks import results, tables
-from benchmarks.report import comparison, comparison_text, merging, series, write_report
+from benchmarks.report import (
+    comparison,
+    comparison_text,
+    merged_page,
+    merging,
+    series,
+    write_report,
+)
 
 REGRESSION, SEEN_ONCE = 3, 4  # exit codes of `compare A B`
 
@@ -35,8 +43,15 @@ def compare_runs(options: argparse.Namespace) -> int:
 
 def merge(options: argparse.Namespace) -> int:
     merged = merging.merge([series.read(path) for path in _runs(options.runs)])
-    page = merging.write(merged, options.to)
-    print(json.dumps(merging.record(merged), indent=2) if options.json else page)
+    for run in merged.runs:
+        write_report(run.directory)  # the merge links to each host's own
+    os.makedirs(options.to, exist_ok=True)
+    record, text = merging.record(merged), merged_page.markdown(merged)
+    results.write_json(options.to, "merged.json", record)
+    results.write_whole(os.path.join(options.to, "merged.md"), text)
+    page = os.path.join(options.to, "merged.html")
+    results.write_whole(page, merged_page.html(merged, options.to))
+    print(json.dumps(record, indent=2) if options.json else f"{text}\nreport: {page}")
     return 0
 
 

@@ -9,8 +9,10 @@ import subprocess
 import pytest
 
 from benchmarks import anchors
-from benchmarks.report import words, write_report
-from benchmarks.report.analysis import Budget, analyse
+from benchmarks.report import units, words, write_report
+from benchmarks.report.analysis import analyse
+from benchmarks.report.budgets import Budget
+from benchmarks.report.claims import claims as lecture
 from benchmarks.report.html import unbroken
 from benchmarks.statistics import Ratio
 from tests.bench_fakes import BUSY, QUIET, FakeArm, write_run
@@ -49,7 +51,7 @@ def test_titles_never_mix_kvm_with_emulation(tmp_path):
         "A container runs its first instruction after 20 ms, a virtual machine after 400 ms, "
         "an emulated virtual machine after 2.3 s"
     )
-    machines = words.claims(found)[1]
+    machines = lecture(found)[1]
     assert machines.verdict.startswith("not minutes: 400 ms to 2.3 s for guests trimmed to")
     assert "(some emulated)" in machines.verdict
     assert "tier “full”) is not measured" in machines.verdict
@@ -57,7 +59,7 @@ def test_titles_never_mix_kvm_with_emulation(tmp_path):
 
 def test_a_boot_sector_is_no_virtual_machine_with_a_kernel(tmp_path):
     found = analyse(write_run(tmp_path, arms(MACHINES[0]), 6))
-    assert "boot sectors without a kernel" in words.claims(found)[1].verdict
+    assert "boot sectors without a kernel" in lecture(found)[1].verdict
 
 
 def test_every_emulated_figure_is_labelled(tmp_path):
@@ -70,21 +72,21 @@ def test_every_emulated_figure_is_labelled(tmp_path):
         if line.startswith("| vm-micro"):
             assert "[tcg]" in line
             assert "not a KVM figure" in line
-    claims = words.claims(written.analysis)[1].measured
+    claims = lecture(written.analysis)[1].measured
     assert [("emulated" in line) for line in claims] == [False, True]
 
 
 def test_the_lectures_claims(tmp_path):
     slow = FakeArm("docker:busybox", 1500)
     full = FakeArm("vm-full:debian", 70_000, kind="vm", tier="full", accel="kvm")
-    containers, machines, *others = words.claims(analyse(write_run(tmp_path, arms(slow, full), 6)))
+    containers, machines, *others = lecture(analyse(write_run(tmp_path, arms(slow, full), 6)))
     assert containers.verdict == "holds for 3 of 4 container arms; not for docker:busybox"
     assert machines.verdict == "holds for vm-full:debian [kvm] here"
     assert {claim.verdict for claim in others} == {"not measured in this run"}
 
 
 def test_without_machines_the_claim_is_open(tmp_path):
-    machines = words.claims(analyse(write_run(tmp_path, arms(), 6)))[1]
+    machines = lecture(analyse(write_run(tmp_path, arms(), 6)))[1]
     assert machines.verdict == "not measured: no virtual machine arm runs on this host"
 
 
@@ -146,7 +148,7 @@ def test_marked_rounds_have_a_column_of_their_own(tmp_path):
     ],
 )
 def test_durations(ms, said):
-    assert words.duration(ms) == said
+    assert units.duration(ms) == said
 
 
 def test_lines_break_between_values_and_never_inside():

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import ResultsError
 from benchmarks.report.series import Key, Run, Series, both
+from benchmarks.results import ResultsError
 from benchmarks.statistics import Ratio, change
 
 BEYOND = 1.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.report import words
+from benchmarks.report import units
 from benchmarks.report.comparison import Change, Comparison, Finding
 from benchmarks.report.series import Key
 
@@ -40,14 +40,14 @@ def render(found: Comparison) -> str:
         lines.append(_line(one))
     lines += _only("before", found.only_before) + _only("after", found.only_after)
     if any(one.key.accel == "tcg" for one in found.findings):
-        lines += ["", f"[tcg] is {words.EMULATED}."]
+        lines += ["", f"[tcg] is {units.EMULATED}."]
     lines += [line for run in [*found.before, *found.after] for line in run.damaged]
     return "\n".join([*lines, "", RULE, summary(found)])
 
 
 def _line(one: Finding) -> str:
     medians = " → ".join(
-        "/".join(words.amount(value, one.unit) for value in side)
+        "/".join(units.amount(value, one.unit) for value in side)
         for side in (one.before, one.after)
     )
     changes = ", ".join(_change(change) for change in one.changes)
@@ -59,7 +59,7 @@ def _line(one: Finding) -> str:
 
 
 def _change(change: Change) -> str:
-    return words.times(change.ratio)
+    return units.times(change.ratio)
 
 
 def _only(side: str, keys: list[Key]) -> list[str]:

@@ -7,13 +7,12 @@ own interval, and across hosts only their range is given.
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import results
-from benchmarks.report import words
+from benchmarks.report import units
 from benchmarks.report.series import Group, Key, Run, Series, paired
 from benchmarks.statistics import Ratio, Summary, verdict
 
@@ -38,6 +37,12 @@ class Line:
     cells: list[Cell | None]
 
     @property
+    def name(self) -> str:
+        badge = f" [{self.key.accel}]" if self.key.accel else ""
+        net = self.key.group.net_mode
+        return f"{self.key.arm}{badge}{f', {net}' if net else ''}"
+
+    @property
     def ratios(self) -> list[float]:
         return [cell.ratio.value for cell in self.cells if cell and cell.ratio]
 
@@ -48,7 +53,7 @@ class Line:
             return "–"
         low, high = min(self.ratios), max(self.ratios)
         said = {cell.verdict for cell in self.cells if cell and cell.ratio}
-        return f"× {words.figures(low)} to × {words.figures(high)}: " + (
+        return f"× {units.figures(low)} to × {units.figures(high)}: " + (
             f"{said.pop()} on all {len(self.ratios)}" if len(said) == 1 else "hosts differ"
         )
 
@@ -165,16 +170,3 @@ def _cell(cell: Cell | None) -> dict[str, Any] | None:
         "high": of.high if of else None,
         "verdict": cell.verdict,
     }
-
-
-def write(merged: Merged, directory: str) -> str:
-    """merged.html, merged.md and merged.json in `directory`; returns what a terminal shows."""
-    from benchmarks.report import merged_page
-
-    os.makedirs(directory, exist_ok=True)
-    results.write_json(directory, "merged.json", record(merged))
-    text = merged_page.markdown(merged)
-    results.write_whole(os.path.join(directory, "merged.md"), text)
-    page = os.path.join(directory, "merged.html")
-    results.write_whole(page, merged_page.html(merged, directory))
-    return f"{text}\nreport: {os.path.abspath(page)}"

@@ -6,15 +6,17 @@ emulated machine with one under KVM.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks import results, tables
 from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize
+
+Shots = dict[int, list[float]]  # the values of each round
 
 
 @dataclass(frozen=True, order=True)
@@ -79,27 +81,25 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
 
 def series_of(table: pd.DataFrame) -> dict[Key, Series]:
     """Every series of the table. Several values in one round count as their median."""
-    names = ["bench", "metric", "cache_state", "net_mode", "n_concurrent", "arm", "accel"]
-    found: dict[Key, Series] = {}
     rows = usable(table)
-    for values, part in rows[rows.bench != "start.phases"].groupby(names, sort=True):
-        bench, metric, cache, net, number, arm, accel = values
-        key = Key(Group(bench, metric, cache, net, int(number)), arm, accel)
-        first = part.iloc[0]
-        by_rep = {
-            rep: {int(n): float(np.median(shots.value)) for n, shots in of_rep.groupby("round")}
-            for rep, of_rep in part.groupby("rep")
-        }
-        found[key] = Series(
-            key,
-            first.kind,
-            first.tier,
-            first.unit,
-            first.direction,
-            by_rep.get(0, {}),
-            by_rep.get(1, {}),
-        )
-    return {key: one for key, one in found.items() if one.values}
+    rows = rows[rows.bench != "start.phases"]
+    firsts: dict[Key, Any] = {}
+    shots: dict[Key, tuple[Shots, Shots]] = {}
+    for row in rows.itertuples():
+        group = Group(row.bench, row.metric, row.cache_state, row.net_mode, row.n_concurrent)
+        key = Key(group, row.arm, row.accel)
+        firsts.setdefault(key, row)
+        of_rep = shots.setdefault(key, ({}, {}))[row.rep]
+        of_rep.setdefault(row.round, []).append(row.value)
+    return {
+        key: Series(key, row.kind, row.tier, row.unit, row.direction, *map(_medians, shots[key]))
+        for key, row in sorted(firsts.items())
+        if shots[key][0]
+    }
+
+
+def _medians(shots: Shots) -> dict[int, float]:
+    return {number: statistics.median(values) for number, values in shots.items()}
 
 
 @dataclass(frozen=True)
