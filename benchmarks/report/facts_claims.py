@@ -58,9 +58,9 @@ def isolation(analysis: Analysis) -> Claim:
         return Claim(said, lines, [], "open: this run probed only one side")
     ours, theirs = shared["container"], shared["vm"]
     if not theirs and ours:
-        verdict = f"holds as far as probed: {_listed('shared by some container', ours)}"
+        verdict = f"holds as far as probed: {_listed('not apart in some container', ours)}"
     elif theirs:
-        verdict = f"not fully: {_listed('shared by some virtual machine', theirs)}"
+        verdict = f"not fully: {_listed('not apart in some virtual machine', theirs)}"
     else:
         verdict = "no probe tells the two apart"
     return Claim(said, lines, [], verdict)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import re
+from itertools import groupby
 from typing import Any
 
 import jinja2
 
-from benchmarks import anchors
+from benchmarks import anchors, schema
 from benchmarks.report import sizes, units, words
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.capacity import DEFINITIONS
@@ -26,8 +27,10 @@ def data_uri(path: str) -> str:
 
 def unbroken(text: str) -> str:
     """The same words, where a line never ends inside "6.1 ms" or inside "(5.7–6.4 ms; n=12)"."""
-    text = re.sub(r"\([^()]*\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-    text = re.sub(r"(?<=\d) (?=(µs|ms|s)\b)", "\N{NO-BREAK SPACE}", text)
+    text = re.sub(
+        r"\([^()]*n=\d+\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+    )
+    text = re.sub(r"(?<=\d) (?=(µs|ms|s|KiB|MiB|GiB)\b)", "\N{NO-BREAK SPACE}", text)
     return text.replace("–", "\N{WORD JOINER}–\N{WORD JOINER}")
 
 
@@ -55,5 +58,10 @@ def render(analysis: Analysis, figures: list[Drawn]) -> str:
         claims=claims(analysis),
         definitions=DEFINITIONS,
         probed=probed,
+        by_bench=[
+            (name, list(found))
+            for name, found in groupby(analysis.measured, key=lambda one: one.key.group.bench)
+        ],
+        benches=schema.benches(),
         environment=words.environment(analysis.environment),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks import schema
 from benchmarks.report.series import Group, Key, Series, paired
 from benchmarks.statistics import Ratio, Summary, verdict
 
@@ -47,8 +48,14 @@ def measured(
         for key, one in found.items()
         if key.group.bench not in ELSEWHERE
     ]
+    order = list(schema.benches())
     best = {"lower": 1, "higher": -1}
-    return sorted(lines, key=lambda m: (m.key.group, best[m.direction] * m.summary.median))
+
+    def place(one: Measured) -> tuple[int, Group, float]:
+        group = one.key.group
+        return order.index(group.bench), group, best[one.direction] * one.summary.median
+
+    return sorted(lines, key=place)
 
 
 def _measured(one: Series, reference: Series | None, seed: int) -> Measured:

@@ -34,7 +34,7 @@ def per_instance(line: Line | None) -> str:
         return "–"
     if line.low is None or line.high is None:
         return f"{units.mebibytes(-line.slope)} each (no interval)"
-    bounds = f"{units.figures(-line.high)}–{units.figures(-line.low)} MiB"
+    bounds = f"{units.figures(-line.high)}–{units.figures(-line.low)} MiB; n={line.n}"
     return f"{units.mebibytes(-line.slope)} each ({bounds})"
 
 

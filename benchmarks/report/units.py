@@ -60,10 +60,14 @@ def summed(summary: Summary, unit: str) -> str:
     """Median, 95% interval and n in any unit."""
     if unit == "ms":
         return measured(summary)
-    bounds = "no interval"
-    if summary.low is not None and summary.high is not None:
-        bounds = f"{figures(summary.low)}–{figures(summary.high)}"
-    return f"{amount(summary.median, unit)} ({bounds}; n={summary.n})"
+    return f"{amount(summary.median, unit)} {bounds(summary)}"
+
+
+def bounds(summary: Summary) -> str:
+    """The 95% interval without its unit, and n."""
+    if summary.low is None or summary.high is None:
+        return f"(no interval; n={summary.n})"
+    return f"({figures(summary.low)}–{figures(summary.high)}; n={summary.n})"
 
 
 def spread(summary: Summary) -> str:

@@ -21,7 +21,7 @@ def density(analysis: Analysis) -> Made | None:
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(WIDTH, 6.4), sharex=True)
     for number, one in enumerate(found):
         _starts(upper, one, MARKERS[number % len(MARKERS)])
-        _available(lower, one, MARKERS[number % len(MARKERS)])
+        _available(lower, one, number)
     upper.set_yscale("log")
     upper.yaxis.set_major_formatter(lambda value, _: units.duration(value))
     upper.set_ylabel("start, log scale")
@@ -60,9 +60,10 @@ def _starts(axes: Axes, one: Curve, marker: str) -> None:
     beside(axes, (end, ys[-1]), f"{units.label(one)}: {sizes.growth(one)}", colour)
 
 
-def _available(axes: Axes, one: Curve, marker: str) -> None:
+def _available(axes: Axes, one: Curve, number: int) -> None:
     if not one.available:
         return
+    marker = MARKERS[number % len(MARKERS)]
     colour = COLOURS[one.kind]
     xs, ys = [n for n, _ in one.available], [value for _, value in one.available]
     axes.plot(xs, ys, marker, color=colour, markersize=3, alpha=0.4, linestyle="")
@@ -75,4 +76,7 @@ def _available(axes: Axes, one: Curve, marker: str) -> None:
         axes.plot(beyond, [line.at(x) for x in beyond], "--", color=colour, linewidth=1)
         axes.plot(one.extrapolated, RESERVE_MIB, marker, mfc="white", mec=colour, ls="")
         text = f"{units.label(one)}: extrapolated N = {one.extrapolated}"
-        beside(axes, (one.extrapolated, RESERVE_MIB), text, colour)
+        text += f", {units.EMULATED}" if one.emulated else ""
+        # Each on a height of its own: the points all lie on the line of the reserve.
+        place = RESERVE_MIB + one.available[0][1] * 0.08 * (number + 0.5)
+        beside(axes, (one.extrapolated, place), text, colour)

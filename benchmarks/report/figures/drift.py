@@ -72,7 +72,9 @@ def _panel(axes: Axes, analysis: Analysis, along: str) -> dict[int, float]:
 def _scale(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    few = (0.8, 1, 1.25) if high / low < 4 else tuple(2.0**n for n in range(-4, 9))
+    few: tuple[float, ...] = (0.95, 1, 1.05) if high / low < 1.5 else (0.8, 1, 1.25)
+    if high / low >= 4:
+        few = tuple(2.0**n for n in range(-4, 9))
     # No more than eight labels, whatever the spread.
     step = math.ceil(len([tick for tick in few if low < tick < high]) / 8)
     axes.set_yticks([tick for tick in few if low < tick < high][:: step or 1])

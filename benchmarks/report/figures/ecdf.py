@@ -34,10 +34,13 @@ def ecdf(analysis: Analysis) -> Made | None:
     axes.set_xlabel("had run their first instruction after (t6 − t0), log scale")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, frameon=False)
     worst, best = max(arms, key=_tail), min(arms, key=_tail)
-    title = (
-        f"The slowest start of {units.label(worst)} took × {units.figures(_tail(worst))} of its "
-        f"median; of {units.label(best)}, the steadiest, × {units.figures(_tail(best))}"
-    )
+    most, least = (units.figures(_tail(arm)) for arm in (worst, best))
+    title = f"Every start lies within × {most} of its arm's median"
+    if _tail(worst) > 1.2 and worst is not best:
+        title = (
+            f"The slowest start of {units.label(worst)} took × {most} of its median; of "
+            f"{units.label(best)}, the steadiest, × {least}"
+        )
     alt = "; ".join(
         f"{units.label(arm)} from {units.duration(min(arm.samples))} over the median "
         f"{units.duration(arm.first.median)} to {units.duration(max(arm.samples))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from benchmarks import anchors
 from benchmarks.report import sizes, units
@@ -16,6 +17,7 @@ from benchmarks.report.figures.style import (
     PUBLISHED,
     WIDTH,
     Made,
+    apart,
     beside,
     shade,
 )
@@ -58,6 +60,7 @@ def memory(analysis: Analysis) -> Made | None:
 
 
 def _against_n(axes: Axes, found: list[Footprint]) -> None:
+    ends_at, labels = [], []
     for number, one in enumerate(found):
         assert one.slope is not None
         colour = shade(one.kind, number, len(found))
@@ -68,8 +71,12 @@ def _against_n(axes: Axes, found: list[Footprint]) -> None:
         line = [one.slope.intercept - one.slope.at(x) for x in ends]
         style = LINES[number % len(LINES)]
         axes.plot(ends, line, color=colour, linewidth=1.4, linestyle=style)
-        beside(axes, (ends[1], line[1]), f"{units.label(one)} {sizes.slope(one)}", colour)
-    axes.set_xlim(0, max(n for one in found for n, _ in one.available) * 1.6)
+        ends_at.append(line[1])
+        badge = f" – {units.EMULATED}" if one.emulated else ""
+        labels.append((ends[1], f"{units.label(one)} {sizes.slope(one)}{badge}", one.kind))
+    for y, (x, text, kind) in zip(apart(ends_at, max(ends_at) * 0.07), labels, strict=True):
+        beside(axes, (x, y), text, COLOURS[kind])
+    axes.set_xlim(0, max(n for one in found for n, _ in one.available) * 1.9)
     axes.set_xlabel("instances that run (N)")
     axes.set_ylabel("MemAvailable given up, MiB")
     axes.grid(color=GRID, linewidth=0.8)
@@ -101,10 +108,11 @@ def _bars(axes: Axes, found: list[Footprint], published: list[anchors.Anchor]) -
         y -= 1
     axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks], fontsize=7.5)
     axes.set_ylim(y, 0.8)
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=4)
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.5)
     axes.xaxis.set_major_formatter(lambda value, _: units.mebibytes(value))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("of one instance, log scale; diamonds: published, other hardware")
     axes.grid(axis="x", color=GRID, linewidth=0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -63,6 +64,15 @@ def beside(axes: Axes, at: tuple[float, float], text: str, colour: Any = INK, **
         fontsize=7.5,
         **more,
     )
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """The values moved up just so far that neighbours are `least` apart: where labels go."""
+    places = [0.0] * len(values)
+    last = float("-inf")
+    for index in sorted(range(len(values)), key=lambda number: values[number]):
+        last = places[index] = max(values[index], last + least)
+    return places
 
 
 def shade(kind: str, number: int, of: int) -> tuple[float, float, float]:

@@ -86,9 +86,11 @@ def _bars(axes: Axes, found: Waterfall, colour: str) -> float:
         axes.barh(y, bar.length, left=bar.offset, height=0.72, color=colour, alpha=alpha, zorder=3)
         past = bar.offset + bar.length
         right = past < 0.8 * end
+        # Left of the bar where there is room, else at its end inside it.
+        left = bar.offset if bar.offset > 0.2 * end else past
         axes.annotate(
             units.duration(bar.length),
-            (past if right else bar.offset, y),
+            (past if right else left, y),
             (4 if right else -4, 0),
             textcoords="offset points",
             va="center",
