@@ -98,8 +98,9 @@ def browser(profile: Path, environment: dict[str, str] | None = None) -> Iterato
         "--window-size=1400,1000", "about:blank",
     ]  # fmt: skip
     # For the browser's socket, whose path has at most 107 bytes (unix(7)).
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:
-        environment = {"TMPDIR": short, **(environment or {**os.environ, "TMPDIR": short})}
-        with process(words, env=environment):
-            pages = json.loads(wait_for(f"http://127.0.0.1:{port}/json"))
-            yield Page(next(p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page"))
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short,
+        process(words, env={**(environment or os.environ), "TMPDIR": short}),
+    ):
+        pages = json.loads(wait_for(f"http://127.0.0.1:{port}/json"))
+        yield Page(next(p["webSocketDebuggerUrl"] for p in pages if p["type"] == "page"))

@@ -151,3 +151,30 @@ def full_run(directory: Path, rounds: int = 12) -> str:
     write_run(directory, arms(*machines()), rounds, QUIET, BUSY, QUIET)
     results.append(str(directory), every_bench(Writer()))
     return str(directory)
+
+
+def run_of(
+    directory: Path, run_id: str, ours: float = 1.0, *, machine: str = "a CPU", **more
+) -> str:
+    """A run in which our arms take `ours` times as long as in `arms()`, whatever `more` says of
+    rounds, seed and `slow`: how much slower the whole machine is.
+    """
+    slow, rounds, seed = more.get("slow", 1.0), more.get("rounds", 20), more.get("seed", 1)
+    noise = random.Random(seed)
+    timed = []
+    for arm in arms():
+        times = ours if arm.name.startswith("minicontainer") else 1.0
+        timed.append(
+            FakeArm(
+                arm.name,
+                *(ms * slow * times * noise.uniform(0.97, 1.03) for ms in arm.ms),
+                kind=arm.kind,
+            )
+        )
+    write_run(directory, timed, rounds, seed=seed)
+    samples = directory / results.SAMPLES
+    samples.write_text(samples.read_text().replace('"run_id": "run"', f'"run_id": "{run_id}"'))
+    environment = results.read_json(str(directory), "environment.json")
+    environment["cpu"]["model"] = machine
+    results.write_json(str(directory), "environment.json", environment)
+    return str(directory)

@@ -90,7 +90,11 @@ class Comparison:
 
 
 def compare(before: list[Run], after: list[Run]) -> Comparison:
-    """Raises ResultsError when the two sides have no series in common."""
+    """Raises ResultsError when the two sides have no series in common, or a run is given twice."""
+    names = [run.run_id for run in [*before, *after]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ResultsError(f"{', '.join(twice)} is given twice: no run is a second look at itself")
     sides = [
         {key for key in set.union(*(set(run.series) for run in side)) if _compared(key)}
         for side in (before, after)

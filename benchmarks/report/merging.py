@@ -73,6 +73,9 @@ def merge(runs: list[Run]) -> Merged:
     """
     if len(runs) < 2:
         raise results.ResultsError("merge takes the runs of two hosts or more")
+    names = [run.run_id for run in runs]
+    if len(set(names)) < len(names):
+        raise results.ResultsError("merge: a run is given twice")
     references = {
         group: arm
         for group in sorted({key.group for run in runs for key in run.series})
