@@ -85,7 +85,7 @@ def test_on_a_screen(reports, page, width, name):
     seen = look(page, reports[name], width)
     assert seen["width"] == width
     assert seen["scroll"] <= width, "the page scrolls sideways"
-    assert seen["images"] == (10 if name == "report" else 3)
+    assert seen["images"] == (10 if name == "report" else 1)
     assert seen["missing"] == 0
     assert seen["overflowing"] == []
     # 7 pt, the smallest text of the figures, is then no smaller than 8 px on the screen.
