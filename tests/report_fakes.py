@@ -69,8 +69,8 @@ VM_FULL = FakeArm("vm-full:debian", **FULL)
 FACTS = (  # name, sentence, direction, (container, machine)
     ("own_kernel", "it runs a kernel of its own", "higher", (0, 1)),
     ("own_root", "its root file system is its own", "higher", (1, 1)),
-    ("own_address", "it has an address of its own", "higher", (1, 1)),
-    ("own_pid1", "its first process is PID 1", "higher", (1, 1)),
+    ("own_network", "it has network devices of its own", "higher", (1, 1)),
+    ("own_pid_1", "its first process is PID 1", "higher", (1, 1)),
     ("host_cpu_model", "it reads the model of the host's CPU", "lower", (1, 0)),
     ("host_load", "it reads the load of the host", "lower", (1, 0)),
 )
@@ -87,7 +87,14 @@ def every_bench(write: Writer) -> list[Row]:
                 )
             free = 16000 - size * n
             rows += write.rounds(
-                arm, "memory", "memory.available", free, unit="MiB", n_concurrent=n, spread=1e-4
+                arm,
+                "memory",
+                "memory.available",
+                free,
+                unit="MiB",
+                n_concurrent=n,
+                spread=1e-4,
+                params={"available_before": 16000},
             )
     for arm, ms, count, size in ((RUNC, 25, 1000, 4.0), (VM, 2400, 20, 90.0)):
         for n in range(0, count, max(1, count // 60)):
@@ -100,15 +107,19 @@ def every_bench(write: Writer) -> list[Row]:
                     n_concurrent=n,
                 )
             )  # fmt: skip
-        last = write.row(arm, where, "density", "density.start", ms, n_concurrent=count - 1)
-        rows.append(last)
+        rows.append(
+            write.row(
+                arm, where, "density", "density.available", 16000 - size * count, unit="MiB",
+                n_concurrent=count, params={"stopped": f"there were {count}"},
+            )
+        )  # fmt: skip
     for arm, ms in ((RUNC, 40), (OURS, 30), (VM, 3000)):
         twice = arm is RUNC
         rows += write.rounds(arm, "ready", "start.ready_ip", ms, net_mode="bridge", twice=twice)
         rows += write.rounds(arm, "stop", "stop.teardown", ms / 2, twice=twice)
     for metric, ms, arm in (
-        ("commit", 50, OURS), ("clone", 3, OURS), ("snapshot", 500, VM_FULL),
-        ("clone", 20, VM_FULL), ("revert", 700, VM_FULL),
+        ("commit", 50, OURS), ("clone", 3, OURS), ("revert", 4, OURS), ("commit", 500, VM_FULL),
+        ("clone", 30, VM_FULL), ("revert", 40, VM_FULL), ("snapshot", 60, VM_FULL),
     ):  # fmt: skip
         rows += write.rounds(arm, "images", f"images.{metric}", ms)
     for arm, unique, shared in ((OURS, 2, 80), (VM_FULL, 30, 900)):
@@ -126,7 +137,7 @@ def every_bench(write: Writer) -> list[Row]:
         params = {"fact": "system calls that reach the host", "how": "tried", "seen": ""}
         rows.append(
             write.row(
-                arm, Where(1, 0, 0), "isolation", "isolation.syscalls", 40 if machine else 310,
+                arm, Where(1, 0, 0), "isolation", "isolation.host_calls", 40 if machine else 310,
                 unit="calls", params=params,
             )
         )  # fmt: skip

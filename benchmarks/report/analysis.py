@@ -14,7 +14,7 @@ from benchmarks.report import capacity, isolation
 from benchmarks.report.budgets import Budget, driver_budgets, start_budgets
 from benchmarks.report.measures import Measured, measured
 from benchmarks.report.phases import Waterfall, waterfalls
-from benchmarks.report.series import Run, series_of, usable
+from benchmarks.report.series import Run, planned, series_of, usable
 from benchmarks.report.starts import ArmResult, arm_results, of, pair, starts
 from benchmarks.statistics import Ratio, floor
 
@@ -86,7 +86,8 @@ def analyse(directory: str) -> Analysis:
     counted = usable(table)
     if counted.empty:
         raise results.ResultsError(f"{directory}: no whole round yet; resume the run first")
-    seed, reference = plan["plan"]["seed"], plan["plan"]["reference"]
+    of_run = planned(plan)
+    seed, reference = of_run.seed, of_run.reference
     warm, cold = starts(table, "warm"), starts(table, "cold")
     a_a, cold_a_a = (pair(of(s, reference, rep=1), of(s, reference), seed) for s in (warm, cold))
     found = series_of(table)
@@ -98,14 +99,14 @@ def analyse(directory: str) -> Analysis:
         run_id=run.run_id,
         seed=seed,
         reference=reference,
-        rounds=int(counted["round"].nunique()),
-        planned=int(plan["plan"]["rounds"]),
+        rounds=int(table[table["round"] > 0]["round"].nunique()),
+        planned=of_run.rounds,
         marked_rounds=sorted(int(number) for number in marked["round"].unique()),
         arms=arm_results(table, warm, reference, noise, seed),
         cold=arm_results(table, cold, reference, cold_noise, seed),
         measured=measured(found, run.references(), seed),
-        footprints=capacity.footprints(found, seed),
-        curves=capacity.curves(found, seed),
+        footprints=capacity.footprints(found, counted, seed),
+        curves=capacity.curves(found, counted, seed),
         facts=isolation.facts(table),
         skips=_skips(table),
         a_a=a_a,

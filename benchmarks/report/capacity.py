@@ -7,19 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from benchmarks.report.series import Key, Series
 from benchmarks.statistics import Line, Summary, line
 
 DEFINITIONS = ("mapped", "rss", "pss", "cgroup")
 # A host that swaps or kills answers no more: what is left free when the line is drawn to its end.
 RESERVE_MIB = 256.0
+Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class Footprint:
     """Memory of one idle instance, MiB. n: how many ran when `by` was read (the most measured).
 
-    by_n: medians by definition for each number. available: MemAvailable of the host against N.
+    by_n: medians by definition for each number. given: (N, what the host gave up of MemAvailable).
     """
 
     name: str
@@ -29,7 +32,7 @@ class Footprint:
     n: int
     by: dict[str, Summary]
     by_n: dict[int, dict[str, float]]
-    available: list[tuple[int, float]]
+    given: Points
     slope: Line | None
 
     @property
@@ -44,8 +47,8 @@ class Footprint:
 
     @property
     def per_instance(self) -> float | None:
-        """What the host loses for each further one, by MemAvailable."""
-        return -self.slope.slope if self.slope else None
+        """What the host gives up for each further one, by MemAvailable."""
+        return self.slope.slope if self.slope else None
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Curve:
     kind: str
     tier: str
     accel: str
-    starts: list[tuple[int, float]] = field(default_factory=list)
-    available: list[tuple[int, float]] = field(default_factory=list)
+    starts: Points = field(default_factory=list)
+    available: Points = field(default_factory=list)
     start_line: Line | None = None
     memory_line: Line | None = None
+    stopped: str = ""  # why there were no more
 
     @property
     def emulated(self) -> bool:
@@ -68,7 +72,8 @@ class Curve:
     @property
     def reached(self) -> int:
         """How many ran at the end: a fact, no extrapolation."""
-        return max((n for n, _ in self.starts), default=-1) + 1
+        running = [n for n, _ in self.available]
+        return max([*(n + 1 for n, _ in self.starts), *running], default=0)
 
     @property
     def extrapolated(self) -> int | None:
@@ -79,7 +84,7 @@ class Curve:
         return int(end) if end is not None and end > self.reached else None
 
 
-def footprints(found: dict[Key, Series], seed: int) -> list[Footprint]:
+def footprints(found: dict[Key, Series], table: pd.DataFrame, seed: int) -> list[Footprint]:
     """Every arm of the benchmark `memory`, the smallest first."""
     lines = []
     for arm, series in _by_arm(found, "memory").items():
@@ -95,7 +100,7 @@ def footprints(found: dict[Key, Series], seed: int) -> list[Footprint]:
         }
         summaries = {_what(one): one.summary(seed) for one in series if _n(one) == most}
         summaries.pop("available", None)
-        available = _points(series, "available")
+        given = _given(table, *arm)
         first = series[0]
         lines.append(
             Footprint(
@@ -106,14 +111,27 @@ def footprints(found: dict[Key, Series], seed: int) -> list[Footprint]:
                 most,
                 summaries,
                 by_n,
-                available,
-                _line(available, seed),
+                given,
+                _line(given, seed),
             )
         )
     return sorted(lines, key=lambda one: (one.kind == "vm", one.size or 0))
 
 
-def curves(found: dict[Key, Series], seed: int) -> list[Curve]:
+def _given(table: pd.DataFrame, arm: str, accel: str) -> Points:
+    """What each look found gone of MemAvailable: of what there was before the first instance, where
+    the row says that.
+    """
+    rows = table[(table.metric == "memory.available") & (table.arm == arm) & (table.accel == accel)]
+    before = {row.round: row.params.get("available_before") for row in rows.itertuples()}
+    points = [(0, 0.0) for known in before.values() if known is not None]
+    points += [
+        (row.n_concurrent, (before[row.round] or 0.0) - row.value) for row in rows.itertuples()
+    ]
+    return sorted(points)
+
+
+def curves(found: dict[Key, Series], table: pd.DataFrame, seed: int) -> list[Curve]:
     """Every arm of the benchmark `density`, the densest first."""
     lines = []
     for (arm, accel), series in _by_arm(found, "density").items():
@@ -129,9 +147,15 @@ def curves(found: dict[Key, Series], seed: int) -> list[Curve]:
                 available,
                 _line(starts, seed),
                 _line(available, seed),
+                _stopped(table, arm, accel),
             )
         )
     return sorted(lines, key=lambda one: -one.reached)
+
+
+def _stopped(table: pd.DataFrame, arm: str, accel: str) -> str:
+    rows = table[(table.bench == "density") & (table.arm == arm) & (table.accel == accel)]
+    return next((row.params["stopped"] for row in rows.itertuples() if "stopped" in row.params), "")
 
 
 def _by_arm(found: dict[Key, Series], bench: str) -> dict[tuple[str, str], list[Series]]:
@@ -151,11 +175,11 @@ def _n(one: Series) -> int:
     return one.key.group.n_concurrent
 
 
-def _points(series: Iterable[Series], what: str) -> list[tuple[int, float]]:
+def _points(series: Iterable[Series], what: str) -> Points:
     return sorted(
         (_n(one), value) for one in series if _what(one) == what for value in one.values.values()
     )
 
 
-def _line(points: list[tuple[int, float]], seed: int) -> Line | None:
+def _line(points: Points, seed: int) -> Line | None:
     return line([n for n, _ in points], [value for _, value in points], seed) if points else None

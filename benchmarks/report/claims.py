@@ -11,6 +11,8 @@ from benchmarks.report import facts_claims, sizes, units, words
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.capacity import Curve
 from benchmarks.report.claim import NOT_MEASURED, Claim
+from benchmarks.report.comparison import BEYOND
+from benchmarks.report.measures import Measured
 from benchmarks.report.starts import ArmResult
 
 
@@ -103,22 +105,35 @@ def _images(analysis: Analysis) -> Claim:
     ]
     if not found:
         return Claim(said, [], [], NOT_MEASURED)
-    layers = [o for o in found if o.kind == "container" and o.key.group.metric == "images.commit"]
-    snapshots = [o for o in found if o.kind == "vm" and o.key.group.metric == "images.snapshot"]
-    if not layers or not snapshots:
-        which = "layers" if layers else "snapshots" if snapshots else "neither commit nor snapshot"
-        return Claim(said, lines, [], f"open: this run measured {which} only")
-    layer = min(layers, key=lambda one: one.summary.median)
-    snapshot = min(snapshots, key=lambda one: one.summary.median)
-    times = snapshot.summary.median / layer.summary.median
-    costs = (
-        f"the fastest snapshot ({units.label(snapshot)}) takes × {units.figures(times)} of the "
-        f"fastest commit ({units.label(layer)})"
-    )
-    low, high = snapshot.summary.low, layer.summary.high
-    dearer = low is not None and high is not None and low > high
-    verdict = f"cost is a reason: {costs}" if dearer else f"cost is no reason here: {costs}"
-    return Claim(said, lines, [], _emulated(verdict, snapshot.emulated))
+    return Claim(said, lines, [], _layers_against_disks(found))
+
+
+def _layers_against_disks(found: list[Measured]) -> str:
+    """The best of each side by every metric that both have."""
+    ratios: dict[str, float] = {}
+    for metric in ("clone", "commit", "revert", "unique"):
+        sides = [
+            [one.summary.median for one in found if _is(one, kind, metric)]
+            for kind in ("vm", "container")
+        ]
+        if all(sides) and min(sides[1]) > 0:
+            ratios[metric] = min(sides[0]) / min(sides[1])
+    if not ratios:
+        return "open: this run measured one side only"
+    told = ", ".join(f"{metric} × {units.figures(of)}" for metric, of in ratios.items())
+    times = [of for metric, of in ratios.items() if metric != "unique"]
+    word = "cost is a reason for some"
+    if all(of > BEYOND for of in times):
+        word = "cost is a reason"
+    elif all(of < 1 / BEYOND for of in times):
+        word = "cost is no reason here"
+    emulated = any(one.emulated for one in found)
+    said = f"{word}: the best of the machines' disks takes, of the best of the layers, {told}"
+    return _emulated(said, emulated)
+
+
+def _is(one: Measured, kind: str, metric: str) -> bool:
+    return one.kind == kind and one.key.group.metric == f"images.{metric}"
 
 
 def _density(analysis: Analysis) -> Claim:

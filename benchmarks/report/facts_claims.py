@@ -22,17 +22,18 @@ def own_root(analysis: Analysis) -> Claim:
 
 
 def own_address(analysis: Analysis) -> Claim:
-    """An address that others reach: by probe, and by the time to its first reply."""
+    """A network of its own, by probe; that it answers on an address there, by its first reply."""
     said = "Each has its own IP address"
-    found = _expected(said, analysis.fact("own_address"), {"vm": True, "container": True})
+    found = _expected(said, analysis.fact("own_network"), {"vm": True, "container": True})
     ready = [
         f"first reply, {units.label(one)}: {units.measured(one.summary)}"
         + (f" – {units.EMULATED}" if one.emulated else "")
         for one in analysis.of_metric("start.ready_ip")
     ]
-    verdict = found.verdict
-    if ready and verdict == NOT_MEASURED:
-        verdict = f"holds for the {len(ready)} arms that replied on it"
+    replied = f"{len(ready)} replied on an address of their own" if ready else "no address asked"
+    verdict = found.verdict if found.measured or not ready else "open: networks were not probed"
+    if found.measured or ready:
+        verdict = f"{verdict}; {replied}"
     return Claim(said, found.measured + ready, [], verdict)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from benchmarks import results, tables
 from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize
 
+STARTS = ("start", "cold", "runtime")  # benchmarks whose rows are starts
 Shots = dict[int, list[float]]  # the values of each round
 
 
@@ -126,18 +127,35 @@ class Run:
         return found
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What plan.json says of a run as a whole. reference: that of the starts."""
+
+    seed: int
+    reference: str
+    rounds: int
+
+
+def planned(record: dict[str, Any]) -> Planned:
+    """A run of several benchmarks has a plan for each; one of starts alone has one."""
+    plans = {name: one["plan"] for name, one in record.get("plans", {}).items()}
+    first = next((plans[name] for name in STARTS if name in plans), record["plan"])
+    rounds = sum(plan["rounds"] for plan in plans.values()) if plans else first["rounds"]
+    return Planned(int(first["seed"]), str(first["reference"]), int(rounds))
+
+
 def read(directory: str) -> Run:
     """Raises ResultsError when there is nothing to compare."""
     rows, damaged = results.read_rows(directory)
-    plan = results.read_json(directory, "plan.json")["plan"]
+    plan = planned(results.read_json(directory, "plan.json"))
     found = series_of(tables.frame(rows))
     if not found:
         raise results.ResultsError(f"{directory}: no whole round yet; resume the run first")
     return Run(
         directory,
         str(rows[0]["run_id"]),
-        int(plan["seed"]),
-        str(plan["reference"]),
+        plan.seed,
+        plan.reference,
         results.read_json(directory, "environment.json"),
         found,
         [f"{directory}: {line}" for line in damaged],

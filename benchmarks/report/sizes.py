@@ -25,17 +25,18 @@ def footprint(one: Footprint) -> str:
 
 def slope(one: Footprint) -> str:
     """'4.1 MiB each (3.9–4.3 MiB)': what the host loses for each further one."""
-    return per_instance(one.slope)
+    return per_instance(one.slope, 1)
 
 
-def per_instance(line: Line | None) -> str:
-    """What MemAvailable loses with each, by the line through it."""
+def per_instance(line: Line | None, sign: int) -> str:
+    """What the host gives up for each, by a line through that (1) or what is left (-1)."""
     if line is None:
         return "–"
     if line.low is None or line.high is None:
-        return f"{units.mebibytes(-line.slope)} each (no interval)"
-    bounds = f"{units.figures(-line.high)}–{units.figures(-line.low)} MiB; n={line.n}"
-    return f"{units.mebibytes(-line.slope)} each ({bounds})"
+        return f"{units.mebibytes(sign * line.slope)} each (no interval)"
+    low, high = sorted((sign * line.low, sign * line.high))
+    bounds = f"{units.figures(low)}–{units.figures(high)} MiB; n={line.n}"
+    return f"{units.mebibytes(sign * line.slope)} each ({bounds})"
 
 
 def reached(one: Curve) -> str:
@@ -55,12 +56,14 @@ def growth(one: Curve) -> str:
 
 def cost(one: Curve) -> str:
     """'4.1 MiB each (3.9–4.3 MiB)', by the line through MemAvailable."""
-    return per_instance(one.memory_line)
+    return per_instance(one.memory_line, -1)
 
 
 def density(one: Curve) -> str:
     """What is measured, and behind it, named as such, what is extrapolated."""
-    said = f"{units.label(one)}: {one.reached} ran at once, a start took {growth(one)}"
+    said = f"{units.label(one)}: {one.reached} ran at once"
+    said += f" (no more, because {one.stopped})" if one.stopped else ""
+    said += f", a start took {growth(one)}" if one.starts else ""
     if one.extrapolated is not None:
         said += (
             f"; extrapolated (not measured): {one.extrapolated} until {RESERVE_MIB:.0f} MiB are "

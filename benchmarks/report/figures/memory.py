@@ -64,11 +64,11 @@ def _against_n(axes: Axes, found: list[Footprint]) -> None:
     for number, one in enumerate(found):
         assert one.slope is not None
         colour = shade(one.kind, number, len(found))
-        xs = [n for n, _ in one.available]
-        given = [one.slope.intercept - value for _, value in one.available]
+        xs = [n for n, _ in one.given]
+        given = [value - one.slope.intercept for _, value in one.given]
         axes.plot(xs, given, "o", color=colour, markersize=4, alpha=0.7)
         ends = [0, max(xs)]
-        line = [one.slope.intercept - one.slope.at(x) for x in ends]
+        line = [one.slope.slope * x for x in ends]
         style = LINES[number % len(LINES)]
         axes.plot(ends, line, color=colour, linewidth=1.4, linestyle=style)
         ends_at.append(line[1])
@@ -76,7 +76,7 @@ def _against_n(axes: Axes, found: list[Footprint]) -> None:
         labels.append((ends[1], f"{units.label(one)} {sizes.slope(one)}{badge}", one.kind))
     for y, (x, text, kind) in zip(apart(ends_at, max(ends_at) * 0.07), labels, strict=True):
         beside(axes, (x, y), text, COLOURS[kind])
-    axes.set_xlim(0, max(n for one in found for n, _ in one.available) * 1.9)
+    axes.set_xlim(0, max(n for one in found for n, _ in one.given) * 1.9)
     axes.set_xlabel("instances that run (N)")
     axes.set_ylabel("MemAvailable given up, MiB")
     axes.grid(color=GRID, linewidth=0.8)
