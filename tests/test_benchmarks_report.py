@@ -87,7 +87,8 @@ def test_every_row_of_the_lectures_table_is_fed(full):
     )
     assert number.startswith("holds here: 1000 × runc:busybox at once, 20 × vm-micro:busybox [tcg]")
     assert isolation == (
-        "holds as far as probed: not apart in some container: own kernel, host cpu model, host load"
+        "holds as far as probed: 3 facts do not set a container apart (own kernel, host cpu model, "
+        "host load), every one sets the machines apart"
     )
     for claim in lecture(full[0].analysis):
         assert claim.measured, claim.claim
@@ -156,7 +157,7 @@ def test_the_record_for_programs_has_every_benchmark(full):
 
 def test_without_machines_the_claim_is_open(tmp_path):
     machines = lecture(analyse(write_run(tmp_path, arms(), 6)))[2]
-    assert machines.verdict == "not measured: no virtual machine arm runs on this host"
+    assert machines.verdict == "not measured: this run started no virtual machine"
 
 
 @pytest.mark.parametrize(

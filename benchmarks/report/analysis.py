@@ -114,7 +114,7 @@ def analyse(directory: str) -> Analysis:
         waterfalls=waterfalls(table),
         budgets=start_budgets(warm, seed) + driver_budgets(found, seed),
         damaged=damaged,
-        environment=environment,
+        environment={**environment, "accelerators": sorted(set(table.accel) - {""})},
         plan=plan,
         hosts=int(counted.env_id.nunique()),
     )

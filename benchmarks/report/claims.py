@@ -54,7 +54,7 @@ def _container_start(analysis: Analysis, published: list[anchors.Anchor]) -> Cla
     arms = analysis.of_kind("container")
     fast = [arm for arm in arms if arm.first.median <= bound]
     if not arms:
-        verdict = "not measured: no container arm runs on this host"
+        verdict = "not measured: this run started no container"
     elif len(fast) == len(arms):
         verdict = f"holds: all {len(arms)} container arms stay below 1 s ({words.span(arms)})"
     else:
@@ -81,7 +81,7 @@ def _vm_start(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
     arms = analysis.of_kind("vm")
     slow = [arm for arm in arms if arm.first.median >= bound]
     if not arms:
-        verdict = "not measured: no virtual machine arm runs on this host"
+        verdict = "not measured: this run started no virtual machine"
     elif slow:
         verdict = f"holds for {', '.join(units.label(arm) for arm in slow)} here"
     else:
@@ -95,17 +95,20 @@ def _images(analysis: Analysis) -> Claim:
     """Commit, clone and revert of a layer against those of a machine's disk."""
     said = "Images are built in layers; virtual machines' snapshots are used sparingly"
     found = [one for one in analysis.measured if one.key.group.bench == "images"]
-    lines = [
-        _emulated(
-            f"{units.label(one)}, {one.key.group.metric.partition('.')[2]}: "
-            f"{units.summed(one.summary, one.unit)}",
-            one.emulated,
-        )
-        for one in found
-    ]
     if not found:
         return Claim(said, [], [], NOT_MEASURED)
+    arms: dict[str, list[Measured]] = {}
+    for one in found:
+        arms.setdefault(units.label(one), []).append(one)
+    lines = [
+        _emulated(f"{arm}: {', '.join(map(_named, of_arm))}", of_arm[0].emulated)
+        for arm, of_arm in arms.items()
+    ]
     return Claim(said, lines, [], _layers_against_disks(found))
+
+
+def _named(one: Measured) -> str:
+    return f"{one.key.group.metric.partition('.')[2]} {units.summed(one.summary, one.unit)}"
 
 
 def _layers_against_disks(found: list[Measured]) -> str:

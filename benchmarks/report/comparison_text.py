@@ -17,12 +17,11 @@ RULE = (
 
 def name(key: Key) -> str:
     """The arm with its badge, and what sets its group apart."""
-    badge = f" [{key.accel}]" if key.accel else ""
     apart = [
         "cold" if key.group.cache_state == "cold" else "",
         f"N={key.group.n_concurrent}" if key.group.n_concurrent != 1 else "",
     ]
-    return " ".join([f"{key.arm}{badge}", *filter(None, apart)])
+    return " ".join([key.label, *filter(None, apart)])
 
 
 def render(found: Comparison) -> str:
@@ -97,6 +96,7 @@ def record(found: Comparison) -> dict[str, Any]:
                 **asdict(one.key.group),
                 "arm": one.key.arm,
                 "accel": one.key.accel,
+                "net_mode": one.key.net_mode,
                 "emulated": one.key.accel == "tcg",
                 "unit": one.unit,
                 "direction": one.direction,

@@ -9,6 +9,8 @@ from benchmarks.report.isolation import Answer, Fact
 
 WHO = {"vm": "virtual machines", "container": "containers", "process": "processes"}
 
+SOME = 6  # facts that a verdict names
+
 
 def own_kernel(analysis: Analysis) -> Claim:
     said = "A virtual machine runs its own operating system; containers share the host's kernel"
@@ -26,7 +28,7 @@ def own_address(analysis: Analysis) -> Claim:
     said = "Each has its own IP address"
     found = _expected(said, analysis.fact("own_network"), {"vm": True, "container": True})
     ready = [
-        f"first reply, {units.label(one)}: {units.measured(one.summary)}"
+        f"first reply, {one.key.label}: {units.measured(one.summary)}"
         + (f" – {units.EMULATED}" if one.emulated else "")
         for one in analysis.of_metric("start.ready_ip")
     ]
@@ -59,9 +61,10 @@ def isolation(analysis: Analysis) -> Claim:
         return Claim(said, lines, [], "open: this run probed only one side")
     ours, theirs = shared["container"], shared["vm"]
     if not theirs and ours:
-        verdict = f"holds as far as probed: {_listed('not apart in some container', ours)}"
+        verdict = f"holds as far as probed: {_listed('do not set a container apart', ours)}, "
+        verdict += "every one sets the machines apart"
     elif theirs:
-        verdict = f"not fully: {_listed('not apart in some virtual machine', theirs)}"
+        verdict = f"not fully: {_listed('do not set a virtual machine apart', theirs)}"
     else:
         verdict = "no probe tells the two apart"
     return Claim(said, lines, [], verdict)
@@ -114,7 +117,9 @@ def _range(values: list[float] | list[int]) -> str:
 
 
 def _listed(what: str, facts: list[Fact]) -> str:
-    return f"{what}: {', '.join(fact.name.replace('_', ' ') for fact in facts)}"
+    names = ", ".join(fact.name.replace("_", " ") for fact in facts[:SOME])
+    more = f" and {len(facts) - SOME} more" if len(facts) > SOME else ""
+    return f"{len(facts)} facts {what} ({names}{more})"
 
 
 def _name(answer: Answer) -> str:

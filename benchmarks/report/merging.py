@@ -38,9 +38,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        badge = f" [{self.key.accel}]" if self.key.accel else ""
-        net = self.key.group.net_mode
-        return f"{self.key.arm}{badge}{f', {net}' if net else ''}"
+        return self.key.label
 
     @property
     def ratios(self) -> list[float]:
@@ -105,7 +103,7 @@ def _common(group: Group, runs: list[Run]) -> str:
 
 
 def _series(run: Run, group: Group, arm: str) -> Series:
-    return run.series[Key(group, arm)]
+    return next(one for key, one in run.series.items() if (key.group, key.arm) == (group, arm))
 
 
 def _line(key: Key, reference: str, runs: list[Run]) -> Line:

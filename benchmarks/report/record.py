@@ -26,6 +26,7 @@ def record(analysis: Analysis, directory: str) -> dict[str, Any]:
             {
                 **asdict(one.key.group),
                 **_who(one.name, one.accel),
+                "net_mode": one.key.net_mode,
                 "unit": one.unit,
                 "median": one.summary.median,
                 "low": one.summary.low,

@@ -27,7 +27,6 @@ class Group:
     bench: str
     metric: str
     cache_state: str = "warm"
-    net_mode: str = ""
     n_concurrent: int = 1
 
 
@@ -36,6 +35,14 @@ class Key:
     group: Group
     arm: str
     accel: str = ""
+    net_mode: str = ""
+
+    @property
+    def label(self) -> str:
+        """The arm with its badge and, where it has one of its own choice, its network."""
+        badge = f" [{self.accel}]" if self.accel else ""
+        net = f", {self.net_mode}" if self.net_mode not in ("", "none") else ""
+        return f"{self.arm}{badge}{net}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,8 @@ def series_of(table: pd.DataFrame) -> dict[Key, Series]:
     firsts: dict[Key, Any] = {}
     shots: dict[Key, tuple[Shots, Shots]] = {}
     for row in rows.itertuples():
-        group = Group(row.bench, row.metric, row.cache_state, row.net_mode, row.n_concurrent)
-        key = Key(group, row.arm, row.accel)
+        group = Group(row.bench, row.metric, row.cache_state, row.n_concurrent)
+        key = Key(group, row.arm, row.accel, row.net_mode)
         firsts.setdefault(key, row)
         of_rep = shots.setdefault(key, ({}, {}))[row.rep]
         of_rep.setdefault(row.round, []).append(row.value)

@@ -33,9 +33,11 @@ def per_instance(line: Line | None, sign: int) -> str:
     if line is None:
         return "–"
     if line.low is None or line.high is None:
-        return f"{units.mebibytes(sign * line.slope)} each (no interval)"
+        return f"not resolved (n={line.n}, no interval)"
     low, high = sorted((sign * line.low, sign * line.high))
     bounds = f"{units.figures(low)}–{units.figures(high)} MiB; n={line.n}"
+    if low <= 0:
+        return f"not resolved ({bounds})"
     return f"{units.mebibytes(sign * line.slope)} each ({bounds})"
 
 

@@ -132,7 +132,6 @@ def group_title(group: Group, found: Sequence[Measured]) -> str:
     """'stop.teardown: a container 5 ms to 9 ms, a virtual machine 80 ms'."""
     apart = [
         "cold page cache" if group.cache_state == "cold" else "",
-        f"network: {group.net_mode}" if group.net_mode else "",
         f"N={group.n_concurrent}" if group.n_concurrent != 1 else "",
     ]
     said = "".join(f" ({text})" for text in apart if text)

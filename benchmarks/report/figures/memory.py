@@ -69,8 +69,9 @@ def _against_n(axes: Axes, found: list[Footprint]) -> None:
         axes.plot(xs, given, "o", color=colour, markersize=4, alpha=0.7)
         ends = [0, max(xs)]
         line = [one.slope.slope * x for x in ends]
-        style = LINES[number % len(LINES)]
-        axes.plot(ends, line, color=colour, linewidth=1.4, linestyle=style)
+        if one.slope.low is not None and one.slope.low > 0:
+            style = LINES[number % len(LINES)]
+            axes.plot(ends, line, color=colour, linewidth=1.4, linestyle=style)
         ends_at.append(line[1])
         badge = f" – {units.EMULATED}" if one.emulated else ""
         labels.append((ends[1], f"{units.label(one)} {sizes.slope(one)}{badge}", one.kind))

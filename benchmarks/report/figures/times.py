@@ -86,10 +86,7 @@ def cold_times(analysis: Analysis) -> Made | None:
 def ready_times(analysis: Analysis) -> Made | None:
     """Ready to serve: the first reply on an address of its own."""
     found = analysis.of_metric("start.ready_ip")
-    items: list[Item] = [
-        (f"{units.label(one)}, {one.key.group.net_mode or 'net'}", one, one.summary)
-        for one in found
-    ]
+    items: list[Item] = [(one.key.label, one, one.summary) for one in found]
     title = "Ready to serve on its own address: " + words.medians(found)
     axis = "from the request to the first TCP reply (t7 − t0), log scale"
     return _plain(items, analysis.seed, title, axis, DOTS) if found else None
