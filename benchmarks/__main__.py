@@ -195,7 +195,7 @@ def run(options: argparse.Namespace) -> int:
     directory = _measure(options, options.resume)
     print(json.dumps({"directory": directory}) if options.json else directory)
     if options.bench == "runtime" and not options.json:
-        # Only now, as in _report.
+        # Only now, as in _after.
         from benchmarks.report.analysis import analyse
         from benchmarks.report.terminal import budgets
 
