@@ -63,17 +63,24 @@ def write_json(directory: str, name: str, record: dict[str, Any]) -> None:
     write_whole(os.path.join(directory, name), text)
 
 
-def read_json(directory: str, name: str) -> dict[str, Any]:
+def read_json(directory: str, name: str, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """The record in this file. Raises ResultsError when there is none, or when it lacks what is
+    needed of it.
+    """
     path = os.path.join(directory, name)
     try:
         with open(path, encoding="utf-8") as file:
-            return dict(json.load(file))
+            record = dict(json.load(file))
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: no such file; is {directory} the directory of a run?"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ResultsError(f"{path}: not readable as JSON ({error})") from error
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise ResultsError(f"{path}: no {', '.join(missing)} in it; another version wrote it")
+    return record
 
 
 def read_rows(directory: str) -> tuple[list[Row], list[str]]:

@@ -68,8 +68,10 @@ def look(page, path, width, *, media="", scheme="light"):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.call("Emulation.setEmulatedMedia", media=media, features=features)
     page.call("Page.navigate", url=path.as_uri())
+    there = f"document.readyState == 'complete' && location.href == '{path.as_uri()}'"
     deadline = time.monotonic() + 30
-    while page.evaluate("document.readyState") != "complete" and time.monotonic() < deadline:
+    while not page.evaluate(there):
+        assert time.monotonic() < deadline, "the page does not load"
         time.sleep(0.05)
     return page.evaluate(LOOK)
 

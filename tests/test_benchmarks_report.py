@@ -221,6 +221,14 @@ def test_durations(ms, said):
     assert units.duration(ms) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1234.5, "1230"), (0.0000712, "0.0000712"), (2.3e-13, "0"), (-2.3e-13, "0"), (0, "0")],
+)
+def test_figures_are_never_in_powers(value, said):
+    assert units.figures(value) == said
+
+
 def test_lines_break_between_values_and_never_inside():
     assert " " not in unbroken("(5.7–6.4 ms; n=12)")
     assert unbroken("runc: 6.1 ms (a b)").split(" ") == ["runc:", "6.1\xa0ms", "(a", "b)"]

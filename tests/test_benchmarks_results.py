@@ -152,6 +152,22 @@ def test_a_missing_file_is_named(tmp_path, name):
         analyse(directory)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("plan.json", "{}", "no plan in it; another version wrote it"),
+        ("plan.json", "[1]", "not readable as JSON"),
+        ("plan.json", "{", "not readable as JSON"),
+        ("environment.json", '{"cpu": {}}', "no env_id, kernel, "),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, name, text, said):
+    directory = write_run(tmp_path, arms(), 2)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ResultsError, match=f"{name}: {said}"):
+        analyse(directory)
+
+
 def test_an_empty_file_and_no_round_and_no_run(tmp_path):
     directory = write_run(tmp_path / "run", arms(), 1)
     (tmp_path / "run" / results.SAMPLES).write_text("")

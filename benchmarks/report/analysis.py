@@ -14,7 +14,14 @@ from benchmarks.report import capacity, isolation
 from benchmarks.report.budgets import Budget, driver_budgets, start_budgets
 from benchmarks.report.measures import Measured, measured
 from benchmarks.report.phases import Waterfall, waterfalls
-from benchmarks.report.series import Run, planned, series_of, usable
+from benchmarks.report.series import (
+    Run,
+    planned,
+    read_environment,
+    read_plan,
+    series_of,
+    usable,
+)
 from benchmarks.report.starts import ArmResult, arm_results, of, pair, starts
 from benchmarks.statistics import Ratio, floor
 
@@ -80,8 +87,7 @@ class Analysis:
 def analyse(directory: str) -> Analysis:
     """Everything the report says about a run. Raises ResultsError when there is nothing to say."""
     rows, damaged = results.read_rows(directory)
-    plan = results.read_json(directory, "plan.json")
-    environment = results.read_json(directory, "environment.json")
+    plan, environment = read_plan(directory), read_environment(directory)
     table = tables.frame(rows)
     counted = usable(table)
     if counted.empty:

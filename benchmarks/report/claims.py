@@ -143,9 +143,7 @@ def _density(analysis: Analysis) -> Claim:
     """How many ran at once, and what one costs the host."""
     said = "Many containers fit on a laptop, few virtual machines"
     lines = [sizes.density(one) for one in analysis.curves if one.starts]
-    lines += [
-        _emulated(f"memory: {sizes.footprint(one)}", one.emulated) for one in analysis.footprints
-    ]
+    lines += sizes.footprint_lines(analysis.footprints)
     cited = [
         f"{anchor.arm}, {anchor.metric.partition('.')[2].replace('_', ' ')}: "
         f"{units.mebibytes(anchor.mebibytes)} ({anchor.cited})"

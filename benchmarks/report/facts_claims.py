@@ -48,8 +48,9 @@ def isolation(analysis: Analysis) -> Claim:
         return Claim(said, [], [], NOT_MEASURED)
     lines = [_probes(who, kind, facts) for kind, who in WHO.items() if _answers(facts, kind)]
     for fact in calls:
+        said_of = fact.sentence.rstrip(".")
         lines += [
-            f"{fact.sentence}, {who}: {_range([answer.value for answer in fact.of_kind(kind)])}"
+            f"{said_of}, {who}: {_range([answer.value for answer in fact.of_kind(kind)])}"
             for kind, who in WHO.items()
             if fact.of_kind(kind)
         ]

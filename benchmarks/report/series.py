@@ -17,6 +17,11 @@ from benchmarks import results, tables
 from benchmarks.statistics import Ratio, Summary, floor, ratio, summarize
 
 STARTS = ("start", "cold", "runtime")  # benchmarks whose rows are starts
+TOLD = (
+    "env_id", "cpu", "kernel", "kernel_version", "architecture", "distribution", "memory_mib",
+    "mitigations", "clocksource", "transparent_hugepages", "ksm", "governor", "cgroups", "root",
+    "capabilities", "hypervisor", "kvm_device", "accelerators", "python", "tools", "source",
+)  # fmt: skip
 Shots = dict[int, list[float]]  # the values of each round
 
 
@@ -134,6 +139,15 @@ class Run:
         return found
 
 
+def read_plan(directory: str) -> dict[str, Any]:
+    return results.read_json(directory, "plan.json", ["plan"])
+
+
+def read_environment(directory: str) -> dict[str, Any]:
+    """The record of the host, with all that a report says of it."""
+    return results.read_json(directory, "environment.json", TOLD)
+
+
 @dataclass(frozen=True)
 class Planned:
     """What plan.json says of a run as a whole. reference: that of the starts."""
@@ -154,7 +168,7 @@ def planned(record: dict[str, Any]) -> Planned:
 def read(directory: str) -> Run:
     """Raises ResultsError when there is nothing to compare."""
     rows, damaged = results.read_rows(directory)
-    plan = planned(results.read_json(directory, "plan.json"))
+    plan = planned(read_plan(directory))
     found = series_of(tables.frame(rows))
     if not found:
         raise results.ResultsError(f"{directory}: no whole round yet; resume the run first")
@@ -163,7 +177,7 @@ def read(directory: str) -> Run:
         str(rows[0]["run_id"]),
         plan.seed,
         plan.reference,
-        results.read_json(directory, "environment.json"),
+        read_environment(directory),
         found,
         [f"{directory}: {line}" for line in damaged],
     )

@@ -16,6 +16,21 @@ def footprint_spans(found: Sequence[Footprint]) -> str:
     return units.by_kind(values, "MiB") + what if values else "not told"
 
 
+def footprint_lines(found: Sequence[Footprint]) -> list[str]:
+    """Proportional memory by kind, in a line each: 'PSS of one, a container: 7 KiB to 4 MiB'."""
+    lines = []
+    for kind, name in units.KINDS.items():
+        alike = [one for one in found if one.kind == kind and "pss" in one.by]
+        for emulated in (False, True):
+            some = [one for one in alike if one.emulated == emulated]
+            if some:
+                span = units.between([one.by["pss"].median for one in some], "MiB")
+                label = f" – {units.EMULATED}" if emulated else ""
+                arms = f"{len(some)} arms" if len(some) > 1 else some[0].name
+                lines.append(f"memory (PSS) of {name}: {span} ({arms}){label}")
+    return lines
+
+
 def footprint(one: Footprint) -> str:
     """Everything known of one arm's memory, in words."""
     parts = [f"{what} {units.mebibytes(summary.median)}" for what, summary in one.by.items()]

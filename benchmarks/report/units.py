@@ -7,6 +7,7 @@ from typing import Protocol
 
 from benchmarks.statistics import Ratio, Summary
 
+MOST_PLACES = 9  # behind these, a difference of floats and no measurement
 EMULATED = "emulated: not a KVM figure"
 
 
@@ -20,8 +21,11 @@ def duration(ms: float) -> str:
 
 
 def figures(value: float, count: int = 3) -> str:
-    """The number to so many significant figures, never as 1.2e+03."""
+    """The number to so many significant figures, never as 1.2e+03 or 1.2e-05."""
     text = f"{value:.{count}g}"
+    if "e-" in text:
+        places = count - 1 + int(text.partition("e-")[2])
+        return f"{value:.{places}f}" if places <= MOST_PLACES else "0"
     return f"{float(text):.0f}" if "e+" in text else text
 
 
@@ -36,6 +40,8 @@ def amount(value: float, unit: str) -> str:
 
 def mebibytes(value: float) -> str:
     """Three figures at most: 12 KiB, 4.31 MiB, 1.2 GiB."""
+    if abs(value) >= 1023.5 * 1024:
+        return f"{figures(value / 1024**2)} TiB"
     if abs(value) >= 1023.5:
         return f"{figures(value / 1024)} GiB"
     if abs(value) < 0.0995:

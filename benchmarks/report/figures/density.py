@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.report import sizes, units
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.capacity import RESERVE_MIB, Curve
-from benchmarks.report.figures.style import COLOURS, GRID, SOFT, WIDTH, Made, beside
+from benchmarks.report.figures.style import COLOURS, GRID, SOFT, WIDTH, Made, apart, beside
 
 MARKERS = "osv^Dx+"
 
@@ -22,6 +25,7 @@ def density(analysis: Analysis) -> Made | None:
     for number, one in enumerate(found):
         _starts(upper, one, MARKERS[number % len(MARKERS)])
         _available(lower, one, number)
+    _labels(upper, found)
     upper.set_yscale("log")
     upper.yaxis.set_major_formatter(lambda value, _: units.duration(value))
     upper.set_ylabel("start, log scale")
@@ -57,7 +61,18 @@ def _starts(axes: Axes, one: Curve, marker: str) -> None:
     if one.start_line and one.start_line.at(end) > 0 and one.start_line.at(0) > 0:
         line = [one.start_line.at(x) for x in xs]
         axes.plot(xs, line, color=colour, linewidth=1.2)
-    beside(axes, (end, ys[-1]), f"{units.label(one)}: {sizes.growth(one)}", colour)
+
+
+def _labels(axes: Axes, found: list[Curve]) -> None:
+    """Behind the last curve's end, as far apart as lines of text are on a logarithmic axis."""
+    values = [math.log10(value) for one in found for _, value in one.starts]
+    ends = [math.log10(statistics.median(v for _, v in one.starts[-5:])) for one in found]
+    places = apart(ends, (max(values) - min(values) + 0.3) * 0.07)
+    right = max(n for one in found for n, _ in one.starts)
+    for one, place in zip(found, places, strict=True):
+        badge = f" – {units.EMULATED}" if one.emulated else ""
+        text = f"{units.label(one)}: {sizes.growth(one)}{badge}"
+        beside(axes, (right, 10**place), text, COLOURS[one.kind])
 
 
 def _available(axes: Axes, one: Curve, number: int) -> None:

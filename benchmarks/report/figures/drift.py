@@ -23,7 +23,7 @@ def drift(analysis: Analysis) -> Made | None:
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(WIDTH, 4.8), sharey=True)
     by_round = _panel(upper, analysis, "rounds")
     by_order = _panel(lower, analysis, "orders")
-    for number in analysis.marked_rounds:
+    for number in by_round.keys() & set(analysis.marked_rounds):
         upper.axvspan(number - 0.5, number + 0.5, color=SOFT, alpha=0.3, lw=0)
     _scale(upper)
     upper.set_xlabel("round, in the order they were shot")

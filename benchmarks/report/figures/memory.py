@@ -61,6 +61,7 @@ def memory(analysis: Analysis) -> Made | None:
 
 def _against_n(axes: Axes, found: list[Footprint]) -> None:
     ends_at, labels = [], []
+    right = max(n for one in found for n, _ in one.given)
     for number, one in enumerate(found):
         assert one.slope is not None
         colour = shade(one.kind, number, len(found))
@@ -74,10 +75,10 @@ def _against_n(axes: Axes, found: list[Footprint]) -> None:
             axes.plot(ends, line, color=colour, linewidth=1.4, linestyle=style)
         ends_at.append(line[1])
         badge = f" – {units.EMULATED}" if one.emulated else ""
-        labels.append((ends[1], f"{units.label(one)} {sizes.slope(one)}{badge}", one.kind))
-    for y, (x, text, kind) in zip(apart(ends_at, max(ends_at) * 0.07), labels, strict=True):
-        beside(axes, (x, y), text, COLOURS[kind])
-    axes.set_xlim(0, max(n for one in found for n, _ in one.given) * 1.9)
+        labels.append((f"{units.label(one)} {sizes.slope(one)}{badge}", one.kind))
+    for y, (text, kind) in zip(apart(ends_at, max(ends_at) * 0.07), labels, strict=True):
+        beside(axes, (right, y), text, COLOURS[kind])
+    axes.set_xlim(0, right * 1.9)
     axes.set_xlabel("instances that run (N)")
     axes.set_ylabel("MemAvailable given up, MiB")
     axes.grid(color=GRID, linewidth=0.8)
