@@ -1,6 +1,7 @@
 """`python -m benchmarks`: containers and virtual machines, one stopwatch.
 
-Exit codes: 0 ok, 1 failure (doctor: no arm runs here), 2 usage, 130 interrupted.
+Exit codes: 0 ok, 1 failure (doctor: no arm runs here), 2 usage, 130 interrupted; of `compare A B`
+also 3 (a regression: seen in two runs) and 4 (something became worse, seen once).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ EXAMPLES_OF = {
   python -m benchmarks doctor --arms 'vm-*' --json
 """,
     "list": """\
-  python -m benchmarks list                         names for --arms
+  python -m benchmarks list                         the benchmarks, and names for --arms
+  python -m benchmarks list --bench runtime         the arms of one benchmark
   python -m benchmarks list --json
 """,
     "prepare": """\
@@ -45,6 +47,19 @@ EXAMPLES_OF = {
     "compare": """\
   python -m benchmarks compare                      everything that runs here, about two minutes
   python -m benchmarks compare --arms 'runc:*,podman:*,vm-*' --budget 600
+  python -m benchmarks compare results/A results/B              what became slower from A to B
+  python -m benchmarks compare results/A results/B --again results/B2    a second look, to be sure
+  python -m benchmarks compare before/ after/                   several runs in each directory
+exit codes with two runs: 0 no regression, 3 regression (seen in two runs of B), 4 seen once
+""",
+    "merge": """\
+  python -m benchmarks merge laptop/RUN server/RUN              one table, a column for each host
+  python -m benchmarks merge hosts/*/RUN --to all-hosts --json
+""",
+    "export": """\
+  python -m benchmarks export results/RUN > rows.csv            every observation, as a table
+  python -m benchmarks export results/RUN --json                one JSON list; from Python:
+                                                                benchmarks.load("results/RUN")
 """,
     "report": """\
   python -m benchmarks report                       of the latest run in results/
@@ -104,12 +119,22 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", default="results", metavar="DIR", help="results/ by default")
 
     choice(verb("doctor", doctor, "try every arm once and say which can run, and why not"))
-    choice(verb("list", list_arms, "name the arms, without starting anything"))
+    choice(verb("list", list_all, "name the benchmarks and arms, without starting anything"))
     verb("prepare", prepare, "build the probe, the root trees and the guests that are missing")
     run_parser = verb("run", run, "measure, and write one row for each observation")
     sizes(run_parser)
     run_parser.add_argument("--resume", metavar="RUN", help="directory of an interrupted run")
-    sizes(verb("compare", compare, "prepare, run and report"))
+    compared = verb("compare", compare, "prepare, run and report; or compare stored runs")
+    sizes(compared)
+    compared.add_argument("runs", nargs="*", metavar="RUN", help="two stored runs: A and B")
+    compared.add_argument(
+        "--again", nargs="+", default=[], metavar="RUN", help="more runs of what B is"
+    )
+    merged = verb("merge", merge, "set the results of several hosts beside each other")
+    merged.add_argument("runs", nargs="+", metavar="RUN", help="a run of each host")
+    merged.add_argument("--to", default="merged", metavar="DIR", help="merged/ by default")
+    exported = verb("export", export, "write every row of a run as CSV to stdout")
+    exported.add_argument("directory", metavar="RUN")
     report_parser = verb("report", report, "write report.html, report.md and figures of a run")
     report_parser.add_argument("directory", nargs="?", metavar="RUN", help="default: the latest")
     report_parser.add_argument("--out", default="results", metavar="DIR", help="where runs lie")
@@ -161,15 +186,18 @@ def doctor(options: argparse.Namespace) -> int:
     return able
 
 
-def list_arms(options: argparse.Namespace) -> int:
+def list_all(options: argparse.Namespace) -> int:
     known = [(arm, part.bench.unavailable(arm)) for part in _chosen(options) for arm in part.arms]
+    titles = {bench.name: bench.title for bench in benches.every_bench()}
     if options.json:
-        facts = [
+        arms = [
             {"arm": arm.name, "kind": arm.kind, "missing": skip.reason if skip else ""}
             for arm, skip in known
         ]
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({"benches": titles, "arms": arms}, indent=2))
         return 0
+    for name, title in titles.items():
+        print(f"--bench {name:<24} {title}")
     for arm, skip in known:
         print(f"{arm.name:<32} {arm.kind:<10} {f'({skip.reason})' if skip else ''}".rstrip())
     return 0
@@ -183,7 +211,7 @@ def run(options: argparse.Namespace) -> int:
     directory = _measure(options, options.resume)
     print(json.dumps({"directory": directory}) if options.json else directory)
     if "runtime" in options.bench.split(",") and not options.json:
-        # Only now, as in _report.
+        # Only now, as in _after.
         from benchmarks.report.analysis import analyse
         from benchmarks.report.terminal import budgets
 
@@ -206,26 +234,39 @@ def _measure(options: argparse.Namespace, resume: str | None) -> str:
 
 
 def compare(options: argparse.Namespace) -> int:
+    if options.runs or options.again:
+        if len(options.runs) != 2:
+            raise session.UsageError("compare takes two stored runs, A and B, or none to measure")
+        if options.arms or options.rounds or options.seed is not None:
+            raise session.UsageError("compare A B measures nothing: no --arms, --rounds, --seed")
+        return _after("compare_runs")(options)
     code = roots.build(json=False, output=sys.stderr)
     if code != 0:
         print("some images could not be built; their arms are skipped", file=sys.stderr)
-    return _report(_measure(options, None), options.json)
+    options.directory = _measure(options, None)
+    return report(options)
 
 
 def report(options: argparse.Namespace) -> int:
-    return _report(options.directory or results.latest(options.out), options.json)
+    return _after("report")(options)
 
 
-def _report(directory: str, as_json: bool) -> int:
-    # Only now: pandas and matplotlib are never loaded in a process that still measures.
-    from benchmarks.report import write_report
+def merge(options: argparse.Namespace) -> int:
+    return _after("merge")(options)
 
-    written = write_report(directory)
-    if as_json:
-        print(json.dumps(written.record(), indent=2))
-    else:
-        print(written.text)
-    return 0
+
+def export(options: argparse.Namespace) -> int:
+    return _after("export")(options)
+
+
+def _after(name: str) -> Callable[[argparse.Namespace], int]:
+    """A verb that works on stored runs. Loaded only now: pandas and matplotlib are never in a
+    process that still measures.
+    """
+    from benchmarks import stored
+
+    verb: Callable[[argparse.Namespace], int] = getattr(stored, name)
+    return verb
 
 
 def clean(options: argparse.Namespace) -> int:

@@ -32,7 +32,18 @@ class Anchor:
         name = self.source.partition(",")[0].removesuffix(" README")
         name = name.removeprefix("firecracker-microvm/").removeprefix("google/")
         name = name.partition(" website")[0].removesuffix(" eurosys21-artifacts")
-        return f"{name}, {self.year}" if self.year else f"{name}, undated"
+        cited = f"{name}, {self.year}" if self.year else f"{name}, undated"
+        return cited if self.verified == "read" else f"{cited}, {self.verified} only"
+
+    @property
+    def hardware(self) -> str:
+        """What the source says it ran on, in short."""
+        return self.conditions.partition(";")[0] or "hardware not told"
+
+    @property
+    def mebibytes(self) -> float:
+        """A memory figure in MiB, whichever unit its source has."""
+        return self.value * (1e6 / 2**20 if self.unit == "MB" else 1)
 
 
 def load(path: str = PATH) -> list[Anchor]:
@@ -63,6 +74,13 @@ def starts() -> list[Anchor]:
     """Published start and boot times in ms, fastest first."""
     chosen = [anchor for anchor in load() if anchor.metric in STARTS and anchor.unit == "ms"]
     return sorted(chosen, key=lambda anchor: anchor.value)
+
+
+def memory() -> list[Anchor]:
+    """Published memory of one instance, smallest first."""
+    chosen = [anchor for anchor in load() if anchor.metric.partition(".")[0] == "memory"]
+    sizes = [anchor for anchor in chosen if anchor.unit in ("MB", "MiB")]
+    return sorted(sizes, key=lambda anchor: anchor.mebibytes)
 
 
 def claim(arm: str) -> float:

@@ -11,12 +11,10 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmarks.rows import SCHEMA, Row, fields
-
-if TYPE_CHECKING:
-    import pandas as pd
+from benchmarks import schema
+from benchmarks.rows import SCHEMA, Row
 
 SAMPLES = "samples.jsonl"
 DISCARDED = "samples.discarded.jsonl"
@@ -71,17 +69,24 @@ def write_json(directory: str, name: str, record: dict[str, Any]) -> None:
     write_whole(os.path.join(directory, name), text)
 
 
-def read_json(directory: str, name: str) -> dict[str, Any]:
+def read_json(directory: str, name: str, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """The record in this file. Raises ResultsError when there is none, or when it lacks what is
+    needed of it.
+    """
     path = os.path.join(directory, name)
     try:
         with open(path, encoding="utf-8") as file:
-            return dict(json.load(file))
+            record = dict(json.load(file))
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: no such file; is {directory} the directory of a run?"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ResultsError(f"{path}: not readable as JSON ({error})") from error
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise ResultsError(f"{path}: no {', '.join(missing)} in it; another version wrote it")
+    return record
 
 
 def read_rows(directory: str) -> tuple[list[Row], list[str]]:
@@ -116,21 +121,18 @@ def read_rows(directory: str) -> tuple[list[Row], list[str]]:
 
 def _parse(line: str) -> tuple[Row | None, str]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_no_number)
     except ValueError as error:
         return None, f"not JSON ({error})"
     if not isinstance(row, dict) or "schema" not in row:
         return None, "not a row"
     # Another schema may have other fields; read_rows refuses it as a whole.
-    missing = [name for name in fields() if name not in row] if row["schema"] == SCHEMA else []
-    return (None, f"not a row: no {', '.join(missing)}") if missing else (row, "")
+    problem = schema.problem(row) if row["schema"] == SCHEMA else ""
+    return (None, problem) if problem else (row, "")
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """The rows as a pandas table, one column for each field of the schema."""
-    import pandas as pd
-
-    return pd.DataFrame(list(rows))
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON's")
 
 
 def runs(results: str) -> list[str]:

@@ -99,3 +99,85 @@ def verdict(of: Ratio, noise_floor: float | None) -> str:
     if of.low <= 1 <= of.high or 1 / noise_floor <= of.value <= noise_floor:
         return "not resolved"
     return "slower" if of.value > 1 else "faster"
+
+
+def change(before: ArrayLike, after: ArrayLike, seed: int) -> Ratio:
+    """after / before of two runs: exp of the difference of their median logarithms.
+
+    Between runs nothing pairs: each side is resampled on its own. Arguments are logarithms, of
+    times or of ratios.
+    """
+    sides = [np.asarray(side, dtype=float) for side in (before, after)]
+    n = min(side.size for side in sides)
+    value = float(np.exp(np.median(sides[1]) - np.median(sides[0])))
+    if n < FEWEST_FOR_INTERVAL:
+        return Ratio(n, value, None, None)
+    rng = np.random.default_rng(seed)
+    medians = [
+        np.median(side[rng.integers(0, side.size, (RESAMPLES, side.size))], axis=-1)
+        for side in sides
+    ]
+    tail = (1 - LEVEL) / 2
+    low, high = np.exp(np.quantile(medians[1] - medians[0], [tail, 1 - tail]))
+    return Ratio(n, value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Line:
+    """y = intercept + slope · x by least squares; low and high bound the slope."""
+
+    n: int
+    intercept: float
+    slope: float
+    low: float | None
+    high: float | None
+
+    def at(self, x: float) -> float:
+        return self.intercept + self.slope * x
+
+    def reaches(self, y: float) -> float | None:
+        """The x at which the line is at y; None when it never gets there for certain."""
+        certain = self.low is not None and self.high is not None and self.low * self.high > 0
+        return (y - self.intercept) / self.slope if certain else None
+
+
+def line(x: ArrayLike, y: ArrayLike, seed: int) -> Line | None:
+    """The line through the points, its slope's interval by resampling points; None when all points
+    have the same x.
+    """
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if xs.size == 0 or np.ptp(xs) == 0:
+        return None
+    slope, intercept = np.polyfit(xs, ys, 1)
+    if np.unique(xs).size < 3 or xs.size < FEWEST_FOR_INTERVAL:
+        return Line(xs.size, float(intercept), float(slope), None, None)
+    rng = np.random.default_rng(seed)
+    slopes = np.concatenate([_slopes(xs, ys, rng, RESAMPLES // 20) for _ in range(20)])
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(slopes, [tail, 1 - tail])
+    return Line(xs.size, float(intercept), float(slope), float(low), float(high))
+
+
+def _slopes(xs: Floats, ys: Floats, rng: np.random.Generator, count: int) -> Floats:
+    """Slopes of resampled points; NaN where a resample has a single x."""
+    picks = rng.integers(0, xs.size, (count, xs.size))
+    x = xs[picks] - xs[picks].mean(axis=1, keepdims=True)
+    y = ys[picks]
+    below = (x * x).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(below > 0, (x * y).sum(axis=1) / below, np.nan)
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rho: whether y goes up with x (1), down (-1), or neither (0)."""
+    ranks = [_ranks(np.asarray(side, dtype=float)) for side in (x, y)]
+    if any(np.ptp(rank) == 0 for rank in ranks):
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks, equal values sharing the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]

@@ -23,7 +23,7 @@ from tests.bench_fakes import probe, processes_with, rows_of
 from tests.roots import REPOSITORY
 
 ARMS = "fork+exec,unshare*,minicontainer-*:busybox,bubblewrap*,runc:busybox,crun:busybox"
-VERBS = ("doctor", "list", "prepare", "run", "compare", "report", "clean")
+VERBS = ("doctor", "list", "prepare", "run", "compare", "report", "merge", "export", "clean")
 
 
 def benchmarks(*words, prefix=(), env=None):
@@ -94,10 +94,16 @@ def test_failure_is_1_and_says_where(words, said):
 
 
 def test_list_names_every_arm():
-    listed = json.loads(benchmarks("list", "--json").stdout)
+    record = json.loads(benchmarks("list", "--json").stdout)
+    listed = record["arms"]
+    assert {"start", "runtime"} <= set(record["benches"])
+    assert all(record["benches"].values()), "each says what it measures"
     assert [fact["arm"] for fact in listed] == [arm.name for arm in all_arms()]
     assert {fact["kind"] for fact in listed} == {"process", "container", "vm"}
     text = benchmarks("list").stdout.splitlines()
+    count = len(record["benches"])
+    benches, text = text[:count], text[count:]
+    assert [line.split()[:2] for line in benches] == [["--bench", b] for b in record["benches"]]
     assert [line.split()[0] for line in text] == [fact["arm"] for fact in listed]
 
 
@@ -126,7 +132,7 @@ def test_compare_leaves_all_that_it_promises(compared):
     assert sorted(os.listdir(directory)) == [
         "environment.json", "figures", "plan.json", "report.html", "report.md", "samples.jsonl",
     ]  # fmt: skip
-    for name in ("start_times", "waterfall", "forest", "drift"):
+    for name in ("start_times", "waterfall", "ecdf", "forest", "drift"):
         assert (directory / "figures" / f"{name}.svg").stat().st_size > 1000
     assert record["rounds"] == record["planned_rounds"] == 5
     medians = {arm["arm"]: arm["median_ms"] for arm in record["arms"]}
@@ -199,8 +205,11 @@ def test_the_page_needs_nothing_but_itself(compared):
     page = (compared[1] / "report.html").read_text()
     parser = Links()
     parser.feed(page)
-    assert parser.tags.count("img") == 4
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.links)
+    assert parser.tags.count("img") == 5
+    raw = ["samples.jsonl", "environment.json", "plan.json"]
+    pictures = [link for link in parser.links if link not in raw]
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in pictures)
+    assert len(parser.links) == 5 + len(raw)
     assert not {"script", "link", "iframe"} & set(parser.tags)
     assert "url(" not in page
     assert "@import" not in page
@@ -209,7 +218,7 @@ def test_the_page_needs_nothing_but_itself(compared):
 def test_markdown_points_at_figures_that_exist(compared):
     text = (compared[1] / "report.md").read_text()
     names = [part.partition(")")[0] for part in text.split("](")[1:]]
-    assert len(names) == 4
+    assert len(names) == 5
     assert all((compared[1] / name).is_file() for name in names)
 
 

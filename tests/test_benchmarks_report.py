@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
-from benchmarks import anchors
-from benchmarks.report import words, write_report
-from benchmarks.report.analysis import Budget, analyse
+from benchmarks import anchors, results
+from benchmarks.report import units, words, write_report
+from benchmarks.report.analysis import analyse
+from benchmarks.report.budgets import Budget
+from benchmarks.report.claims import claims as lecture
 from benchmarks.report.html import unbroken
+from benchmarks.rows import Where
 from benchmarks.statistics import Ratio
 from tests.bench_fakes import BUSY, QUIET, FakeArm, write_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-def wobble(ms):
-    return [ms * (1 + 0.02 * ((number * 7) % 5 - 2)) for number in range(40)]
-
-
-def arms(*more):
-    return [
-        FakeArm("fork+exec", *wobble(0.5), kind="process"),
-        FakeArm("runc:busybox", *wobble(20)),
-        FakeArm("minicontainer-cli:busybox", *wobble(15)),
-        FakeArm("minicontainer-library:busybox", *wobble(6)),
-        *more,
-    ]
-
-
-NANO = {"kind": "vm", "tier": "nano", "accel": "kvm (pvm)"}
-MICRO = {"kind": "vm", "tier": "micro", "accel": "tcg"}
-MACHINES = (
-    FakeArm("vm-nano", *wobble(60), **NANO),
-    FakeArm("vm-micro:busybox", *wobble(2300), **MICRO),
-)
+from tests.report_fakes import MICRO, NANO, Writer, arms, full_run, machines
 
 
 def test_titles_never_mix_kvm_with_emulation(tmp_path):
@@ -49,19 +28,19 @@ def test_titles_never_mix_kvm_with_emulation(tmp_path):
         "A container runs its first instruction after 20 ms, a virtual machine after 400 ms, "
         "an emulated virtual machine after 2.3 s"
     )
-    machines = words.claims(found)[1]
+    machines = lecture(found)[2]
     assert machines.verdict.startswith("not minutes: 400 ms to 2.3 s for guests trimmed to")
     assert "(some emulated)" in machines.verdict
     assert "tier “full”) is not measured" in machines.verdict
 
 
 def test_a_boot_sector_is_no_virtual_machine_with_a_kernel(tmp_path):
-    found = analyse(write_run(tmp_path, arms(MACHINES[0]), 6))
-    assert "boot sectors without a kernel" in words.claims(found)[1].verdict
+    found = analyse(write_run(tmp_path, arms(machines()[0]), 6))
+    assert "boot sectors without a kernel" in lecture(found)[2].verdict
 
 
 def test_every_emulated_figure_is_labelled(tmp_path):
-    written = write_report(write_run(tmp_path, arms(*MACHINES), 6))
+    written = write_report(write_run(tmp_path, arms(*machines()), 6))
     assert "[tcg] is emulated: not a KVM figure" in written.text
     for name in ("report.md", "figures/start_times.svg", "figures/waterfall.svg"):
         text = (tmp_path / name).read_text()
@@ -70,22 +49,115 @@ def test_every_emulated_figure_is_labelled(tmp_path):
         if line.startswith("| vm-micro"):
             assert "[tcg]" in line
             assert "not a KVM figure" in line
-    claims = words.claims(written.analysis)[1].measured
+    claims = lecture(written.analysis)[2].measured
     assert [("emulated" in line) for line in claims] == [False, True]
 
 
 def test_the_lectures_claims(tmp_path):
     slow = FakeArm("docker:busybox", 1500)
     full = FakeArm("vm-full:debian", 70_000, kind="vm", tier="full", accel="kvm")
-    containers, machines, *others = words.claims(analyse(write_run(tmp_path, arms(slow, full), 6)))
+    claims = lecture(analyse(write_run(tmp_path, arms(slow, full), 6)))
+    containers, machines = claims[1:3]
     assert containers.verdict == "holds for 3 of 4 container arms; not for docker:busybox"
     assert machines.verdict == "holds for vm-full:debian [kvm] here"
+    others = [claims[0], *claims[3:]]
     assert {claim.verdict for claim in others} == {"not measured in this run"}
+    assert len(claims) == 8
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report with every benchmark: (what was written, its directory)."""
+    directory = tmp_path_factory.mktemp("full")
+    return write_report(full_run(directory)), directory
+
+
+def test_every_row_of_the_lectures_table_is_fed(full):
+    verdicts = [claim.verdict for claim in lecture(full[0].analysis)]
+    kernel, containers, vms, images, number, isolation, root, address = verdicts
+    assert kernel == root == "holds for all 3 arms"
+    assert address == "holds for all 3 arms; 3 replied on an address of their own"
+    assert containers.startswith("holds: all 3 container arms")
+    assert vms.startswith("not minutes: 2.3 s")
+    assert re.fullmatch(
+        r"cost is a reason: the best of the machines' disks takes, of the best of the layers, "
+        r"clone × (9|10|11).*, commit × (9|10|11).*, revert × (9|10|11).*, unique × 1\d.*"
+        r" – emulated: not a KVM figure",
+        images,
+    )
+    assert number.startswith("holds here: 1000 × runc:busybox at once, 20 × vm-micro:busybox [tcg]")
+    assert isolation == (
+        "holds as far as probed: 3 facts do not set a container apart (own kernel, host cpu model, "
+        "host load), every one sets the machines apart"
+    )
+    for claim in lecture(full[0].analysis):
+        assert claim.measured, claim.claim
+        for line in claim.measured:
+            assert ("tcg" in line) == (units.EMULATED in line) or "read:" in line, line
+
+
+def test_a_probe_that_contradicts_the_lecture_is_named(tmp_path):
+    directory = write_run(tmp_path, arms(), 6)
+    write, where = Writer(), Where(1, 0, 0)
+    for arm, value in ((FakeArm("runc:busybox"), 0), (FakeArm("lxc:debian"), 1)):
+        row = write.row(
+            arm, where, "isolation", "isolation.own_kernel", value, unit="fact",
+            params={"fact": "a kernel of its own", "how": "uname", "seen": "6.1"},
+        )  # fmt: skip
+        results.append(directory, [row])
+    verdict = lecture(analyse(directory))[0].verdict
+    assert verdict == "open: no virtual machines in this run; not for lxc:debian"
+
+
+def test_a_run_without_starts_has_a_report(tmp_path):
+    directory = write_run(tmp_path, [FakeArm("runc:busybox", 20)], 1)
+    rows = Writer().rounds(FakeArm("runc:busybox"), "stop", "stop.teardown", 12.0)
+    (tmp_path / results.SAMPLES).write_text("")
+    results.append(directory, list(rows))
+    written = write_report(directory)
+    assert "containers and virtual machines: stop" in written.text.lower()
+    assert written.analysis.of_metric("stop.teardown")[0].summary.n == 12
+    assert "stop.teardown" in (tmp_path / "report.md").read_text()
+
+
+def test_cold_and_warm_are_never_mixed(full):
+    found = full[0].analysis
+    warm, cold = ({arm.name: arm.first.median for arm in arms} for arms in (found.arms, found.cold))
+    assert warm["runc:busybox"] == pytest.approx(20, rel=0.02)
+    assert cold["runc:busybox"] == pytest.approx(80, rel=0.05)
+    assert found.arm("runc:busybox").first.n == 12
+
+
+def test_every_emulated_line_of_the_whole_report_is_labelled(full):
+    for line in (full[1] / "report.md").read_text().splitlines():
+        if line.startswith("| vm-micro") and "creation by our driver" not in line:
+            assert units.EMULATED in line, line
+    figures = {path.stem: path.read_text() for path in (full[1] / "figures").glob("*.svg")}
+    assert set(figures) == {
+        "start_times", "waterfall", "ecdf", "forest", "cold_times", "ready_times", "stop_times",
+        "memory", "density", "drift",
+    }  # fmt: skip
+    for line in full[0].text.splitlines():
+        if line.startswith("density: vm-") or "best of the machines' disks" in line:
+            assert units.EMULATED in line
+    record = full[0].record()
+    assert {arm["arm"]: arm["emulated"] for arm in record["arms"]}["vm-micro:busybox"] is True
+
+
+def test_the_record_for_programs_has_every_benchmark(full):
+    record = json.loads(json.dumps(full[0].record()))
+    assert record["density"][0]["reached"] == 1000
+    assert record["density"][0]["extrapolated"] > 1000
+    assert {one["metric"] for one in record["measured"]} >= {"start.ready_ip", "images.commit"}
+    assert record["memory"][0]["mib"]["pss"] == pytest.approx(1.5, rel=0.05)
+    assert {fact["fact"] for fact in record["isolation"]} >= {"own_kernel", "own_root"}
+    assert record["cold"][0]["arm"] == "runc:busybox"
+    assert record["claims"][0]["verdict"] == "holds for all 3 arms"
 
 
 def test_without_machines_the_claim_is_open(tmp_path):
-    machines = words.claims(analyse(write_run(tmp_path, arms(), 6)))[1]
-    assert machines.verdict == "not measured: no virtual machine arm runs on this host"
+    machines = lecture(analyse(write_run(tmp_path, arms(), 6)))[2]
+    assert machines.verdict == "not measured: this run started no virtual machine"
 
 
 @pytest.mark.parametrize(
@@ -146,12 +218,20 @@ def test_marked_rounds_have_a_column_of_their_own(tmp_path):
     ],
 )
 def test_durations(ms, said):
-    assert words.duration(ms) == said
+    assert units.duration(ms) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1234.5, "1230"), (0.0000712, "0.0000712"), (2.3e-13, "0"), (-2.3e-13, "0"), (0, "0")],
+)
+def test_figures_are_never_in_powers(value, said):
+    assert units.figures(value) == said
 
 
 def test_lines_break_between_values_and_never_inside():
     assert " " not in unbroken("(5.7–6.4 ms; n=12)")
-    assert unbroken("runc: 6.1 ms (a b)").split(" ") == ["runc:", "6.1\xa0ms", "(a\xa0b)"]
+    assert unbroken("runc: 6.1 ms (a b)").split(" ") == ["runc:", "6.1\xa0ms", "(a", "b)"]
 
 
 def test_every_published_figure_names_its_source():
@@ -171,39 +251,3 @@ def test_a_damaged_anchor_is_named_by_its_line(tmp_path):
         path.write_text(file.read().replace("33.4", "fast"))
     with pytest.raises(ValueError, match=r"anchors\.csv:5: .*fast"):
         anchors.load(str(path))
-
-
-# Runs in the page: what a reader would see that is wrong.
-LOOK = """<script>addEventListener("load", () => {
-  const images = [...document.images], scales = images.map(i => i.clientWidth / i.naturalWidth)
-  const bad = images.filter(i => !i.complete || !i.naturalWidth || i.clientWidth < 300)
-  parent.postMessage([innerWidth, document.documentElement.scrollWidth, images.length, bad.length,
-                      Math.min(...scales).toFixed(3)].join(" "), "*")})</script>"""
-# A frame, because a browser's window is never as narrow as a telephone.
-FRAME = """<script>addEventListener("message", message =>
-  document.body.setAttribute("data-look", message.data))</script>
-<body style="margin: 0"><iframe src="look.html" style="border: 0; height: 900px; width: %dpx">"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_in_a_browser(tmp_path, width):
-    if not CHROMIUM:
-        pytest.skip("no browser to look with: apt-get install chromium")
-    write_report(write_run(tmp_path, arms(*MACHINES), 12, QUIET, BUSY, QUIET))
-    (tmp_path / "look.html").write_text((tmp_path / "report.html").read_text() + LOOK)
-    (tmp_path / "frame.html").write_text(FRAME % width)
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--dump-dom",
-         (tmp_path / "frame.html").as_uri()],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    look = re.search(r'data-look="([^"]*)"', done.stdout)
-    assert look, done.stderr[-500:]
-    inner, scroll, images, bad, scale = look[1].split()
-    assert int(inner) == width
-    assert int(scroll) <= width, "the page scrolls sideways"
-    assert (int(images), int(bad)) == (4, 0)
-    # 7 pt, the smallest text of the figures, is then no smaller than 8 px on the screen.
-    assert float(scale) * 7 * 96 / 72 >= 8

@@ -8,16 +8,19 @@ import subprocess
 import sys
 
 import jsonschema
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import results, rows
+import benchmarks
+from benchmarks import results, rows, tables
+from benchmarks import schema as our_schema
 from benchmarks.arms.base import Skip
 from benchmarks.report.analysis import analyse
 from benchmarks.results import ResultsError
 from benchmarks.rows import RowMaker, Where
-from tests.bench_fakes import FakeArm, plan_of, rows_of, shoot_rounds, write_run
+from tests.bench_fakes import BUSY, QUIET, FakeArm, plan_of, rows_of, shoot_rounds, write_run
 from tests.roots import REPOSITORY
 
 
@@ -47,7 +50,9 @@ def test_rows_follow_the_schema_which_documents_each_field(schema, tmp_path):
     "change",
     [
         {"value": None}, {"value": "1"}, {"status": "skip"}, {"status": "odd"}, {"kind": ""},
-        {"accel": "qemu"}, {"unit": "s"}, {"round": -1}, {"more": 1}, {"reason": "why"},
+        {"accel": "qemu"}, {"unit": "s"}, {"unit": ""}, {"round": -1}, {"round": 1.5},
+        {"rep": True}, {"bench": "other"}, {"warmup": 0}, {"params": []}, {"n_concurrent": -1},
+        {"more": 1}, {"reason": "why"},
         {"metric": "start.other"}, {"phase": "kernel"}, {"tool_sha256": "xyz"}, {"schema": 2},
     ],
 )  # fmt: skip
@@ -56,6 +61,31 @@ def test_the_schema_refuses(schema, tmp_path, change):
     schema.validate(row)
     with pytest.raises(jsonschema.ValidationError):
         schema.validate({**row, **change})
+    assert our_schema.problem(row) == ""
+    assert our_schema.problem({**row, **change})
+
+
+def test_a_broken_row_is_told_what_is_wrong(tmp_path):
+    row = rows_of(write_run(tmp_path, arms(), 1))[0]
+    assert our_schema.problem({**row, "value": "fast"}) == "value: 'fast' is not number or null"
+    assert our_schema.problem({**row, "more": 1}) == "not a row: unknown more"
+    assert our_schema.problem({**row, "round": -1}) == "round: -1 is below 0"
+    del row["arm"], row["kind"]
+    assert our_schema.problem(row) == "not a row: no arm, kind"
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 2), st.floats(-2, 2), st.builds(dict),
+    st.sampled_from(["", "ms", "MiB", "ok", "skip", "guard", "isolation", "memory.rss", "start"]),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(rows.fields()), VALUES, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_our_reader_of_the_schema_agrees_with_a_library(schema, whole_rounds, change):
+    for row in whole_rounds[0][:2]:
+        changed = {**row, **change}
+        assert (our_schema.problem(changed) == "") == schema.is_valid(changed)
 
 
 def test_a_damaged_line_is_left_out_and_named(tmp_path):
@@ -72,6 +102,7 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path):
         "samples.jsonl:5", "samples.jsonl:7", "samples.jsonl:8",
     ]  # fmt: skip
     assert "no run_id" in damaged[1]
+    assert benchmarks.load(directory).attrs["damaged"] == damaged
     assert analyse(directory).damaged == damaged
 
 
@@ -82,11 +113,58 @@ def test_rows_of_another_schema_are_refused(tmp_path):
         results.read_rows(directory)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_in_json_is_damage(tmp_path, number):
+    directory = write_run(tmp_path, [FakeArm("a", 1)], 1)
+    with open(tmp_path / results.SAMPLES, "a", encoding="utf-8") as file:
+        file.write(f'{{"schema": 1, "value": {number}}}\n')
+    assert number in results.read_rows(directory)[1][0]
+
+
+def test_a_run_as_a_table_and_as_csv(tmp_path):
+    directory = write_run(tmp_path, arms(), 3, BUSY, QUIET)
+    table = benchmarks.load(directory)
+    assert list(table.columns) == list(rows.fields())
+    assert len(table) == len(rows_of(directory))
+    assert table[table.metric == "start.whole_process"].value.min() == 2.0
+    with open(tmp_path / "rows.csv", "w", newline="", encoding="utf-8") as file:
+        tables.write_csv(results.read_rows(directory)[0], file)
+    again = benchmarks.load(str(tmp_path / "rows.csv"))
+    pd.testing.assert_frame_equal(table, again, check_dtype=False)
+    assert list(again[again.contaminated]["round"].unique()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a,b\n1,2\n", "no column schema"), ("", "No columns"), ("\x00", "no column")],
+)
+def test_a_table_that_is_not_ours(tmp_path, text, said):
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(ResultsError, match=rf"other\.csv: not a table that `exp.*{said}"):
+        benchmarks.load(str(tmp_path / "other.csv"))
+
+
 @pytest.mark.parametrize("name", ["samples.jsonl", "plan.json", "environment.json"])
 def test_a_missing_file_is_named(tmp_path, name):
     directory = write_run(tmp_path, arms(), 2)
     (tmp_path / name).unlink()
     with pytest.raises(ResultsError, match=f"{name}: no such file"):
+        analyse(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("plan.json", "{}", "no plan in it; another version wrote it"),
+        ("plan.json", "[1]", "not readable as JSON"),
+        ("plan.json", "{", "not readable as JSON"),
+        ("environment.json", '{"cpu": {}}', "no env_id, kernel, "),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, name, text, said):
+    directory = write_run(tmp_path, arms(), 2)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ResultsError, match=f"{name}: {said}"):
         analyse(directory)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import results
-from benchmarks.report import figures, html, markdown, terminal
+from benchmarks.report import figures, html, markdown, record, terminal
 from benchmarks.report.analysis import Analysis, analyse
 
 
@@ -20,34 +20,8 @@ class Written:
     analysis: Analysis
 
     def record(self) -> dict[str, Any]:
-        """The result for programs: medians in ms, ratios to the reference."""
-        return {
-            "directory": self.directory,
-            "report": os.path.join(self.directory, "report.html"),
-            "reference": self.analysis.reference,
-            "noise_floor": self.analysis.noise_floor,
-            "rounds": self.analysis.rounds,
-            "planned_rounds": self.analysis.planned,
-            "marked_rounds": self.analysis.marked,
-            "arms": [
-                {
-                    "arm": arm.name,
-                    "accel": arm.accel,
-                    "median_ms": arm.first.median,
-                    "low_ms": arm.first.low,
-                    "high_ms": arm.first.high,
-                    "n": arm.first.n,
-                    "ratio": arm.ratio.value if arm.ratio else None,
-                    "verdict": arm.verdict,
-                }
-                for arm in self.analysis.arms
-            ],
-            "skipped": [
-                {"arm": skip.arm, "reason": skip.reason, "fix": skip.fix}
-                for skip in self.analysis.skips
-            ],
-            "damaged_lines": self.analysis.damaged,
-        }
+        """The result for programs: see `record.record`."""
+        return record.record(self.analysis, self.directory)
 
 
 def write_report(directory: str) -> Written:

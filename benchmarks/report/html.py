@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import os
 import re
+from itertools import groupby
+from typing import Any
 
 import jinja2
 
-from benchmarks import anchors
-from benchmarks.report import words
+from benchmarks import anchors, schema
+from benchmarks.report import sizes, units, words
 from benchmarks.report.analysis import Analysis
+from benchmarks.report.capacity import DEFINITIONS
+from benchmarks.report.claims import claims
 from benchmarks.report.figures import Drawn
-
-TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.html.j2")
+from benchmarks.report.isolation import probed
 
 
 def data_uri(path: str) -> str:
@@ -24,26 +27,41 @@ def data_uri(path: str) -> str:
 
 def unbroken(text: str) -> str:
     """The same words, where a line never ends inside "6.1 ms" or inside "(5.7–6.4 ms; n=12)"."""
-    text = re.sub(r"\([^()]*\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-    text = re.sub(r"(?<=\d) (?=(µs|ms|s)\b)", "\N{NO-BREAK SPACE}", text)
+    text = re.sub(
+        r"\([^()]*n=\d+\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+    )
+    text = re.sub(r"(?<=\d) (?=(µs|ms|s|KiB|MiB|GiB)\b)", "\N{NO-BREAK SPACE}", text)
     return text.replace("–", "\N{WORD JOINER}–\N{WORD JOINER}")
 
 
-def render(analysis: Analysis, figures: list[Drawn]) -> str:
-    """The page's text."""
-    with open(TEMPLATE, encoding="utf-8") as file:
-        text = file.read()
+def page(template: str, **variables: Any) -> str:
+    """The text of a page from a template beside this file."""
     templates = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     templates.filters["unbroken"] = unbroken
-    template = templates.from_string(text)
-    return template.render(
+    shared = {"units": units, "words": words, "sizes": sizes, "data_uri": data_uri}
+    return templates.get_template(template).render(**shared, **variables)
+
+
+def render(analysis: Analysis, figures: list[Drawn]) -> str:
+    """The page of one run."""
+    return page(
+        "report.html.j2",
         analysis=analysis,
         figures=figures,
-        anchors=anchors.starts(),
-        claims=words.claims(analysis),
-        words=words,
-        data_uri=data_uri,
+        anchors=anchors.starts() + (anchors.memory() if analysis.footprints else []),
+        claims=claims(analysis),
+        definitions=DEFINITIONS,
+        probed=probed,
+        by_bench=[
+            (name, list(found))
+            for name, found in groupby(analysis.measured, key=lambda one: one.key.group.bench)
+        ],
+        benches=schema.benches(),
         environment=words.environment(analysis.environment),
     )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from benchmarks.report import words
+from benchmarks.report import markdown_parts, units, words
 from benchmarks.report.analysis import Analysis
+from benchmarks.report.claims import claims
 from benchmarks.report.figures import Drawn
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+from benchmarks.report.starts import ArmResult
+from benchmarks.report.tables import table
 
 
 def render(analysis: Analysis, figures: list[Drawn]) -> str:
@@ -21,35 +18,34 @@ def render(analysis: Analysis, figures: list[Drawn]) -> str:
         f"Run {analysis.run_id}, {words.extent(analysis)}, seed {analysis.seed}. "
         f"{words.sentence(words.noise(analysis))} {words.guard(analysis)}",
     ]
-    if any(arm.emulated for arm in analysis.arms):
-        parts.append(f"**Arms marked [tcg] ran in software emulation; {words.EMULATED}.**")
-    claims = [
+    if analysis.emulated:
+        parts.append(f"**What is marked [tcg] ran in software emulation; {units.EMULATED}.**")
+    rows = [
         (c.claim, "<br>".join(c.measured) or "–", "<br>".join(c.published) or "–", c.verdict)
-        for c in words.claims(analysis)
+        for c in claims(analysis)
     ]
     head = ("claim", "measured here: median (95% interval; n)", "published", "verdict")
-    parts += ["## The lecture's table, as measured here", _table(head, claims)]
+    parts += ["## The lecture's table, as measured here", table(head, rows)]
     for figure in figures:
         parts += [f"## {figure.title}", f"![{figure.alt}](figures/{figure.name}.svg)", figure.note]
-    parts += ["## All arms", arms_table(analysis)]
-    if analysis.budgets:
-        budgets = [
-            (b.arm, f"≤ × {b.limit} of {b.against}", words.times(b.ratio), b.verdict)
-            for b in analysis.budgets
-        ]
-        head = ("arm", "budget", "measured", "verdict")
-        parts += ["## Budgets of this project, whole process", _table(head, budgets)]
+    if analysis.arms:
+        parts += ["## All arms, warm page cache", arms_table(analysis, analysis.arms)]
+    if analysis.cold:
+        parts += ["## All arms, cold page cache", arms_table(analysis, analysis.cold)]
+    for part in markdown_parts.ALL:
+        parts += part(analysis)
     if analysis.skips:
-        skips = [(skip.arm, skip.reason, skip.fix or "unknown") for skip in analysis.skips]
-        parts += ["## Not measured here", _table(("arm", "reason", "fix"), skips)]
+        skips = [(s.arm, s.bench, s.reason, s.fix or "unknown") for s in analysis.skips]
+        head = ("arm", "benchmark", "reason", "fix")
+        parts += ["## Not measured here", table(head, skips)]
     environment = words.environment(analysis.environment)
-    parts += ["## Environment", _table(("fact", "value"), environment)]
+    parts += ["## Environment", table(("fact", "value"), environment)]
     if analysis.damaged:
         parts += ["## Damaged lines, left out", "\n".join(f"- {d}" for d in analysis.damaged)]
     return "\n\n".join(parts) + "\n"
 
 
-def arms_table(analysis: Analysis) -> str:
+def arms_table(analysis: Analysis, arms: Sequence[ArmResult]) -> str:
     """One line for each arm; what differs without the marked rounds is in its last column."""
     head = [
         "arm",
@@ -61,17 +57,17 @@ def arms_table(analysis: Analysis) -> str:
     ]
     head += ["unmarked rounds only"] if analysis.marked else []
     rows = []
-    for arm in analysis.arms:
-        whole = words.duration(arm.whole.median) if arm.whole else "–"
+    for arm in arms:
+        whole = units.duration(arm.whole.median) if arm.whole else "–"
         row = [
-            words.label(arm) + (f" ({words.EMULATED})" if arm.emulated else ""),
-            words.measured(arm.first),
-            words.duration(arm.first.minimum),
+            units.label(arm) + (f" ({units.EMULATED})" if arm.emulated else ""),
+            units.measured(arm.first),
+            units.duration(arm.first.minimum),
             whole,
-            words.times(arm.ratio),
+            units.times(arm.ratio),
             arm.verdict,
         ]
         if analysis.marked:
-            row.append(words.measured(arm.clean) if arm.clean else "none")
+            row.append(units.measured(arm.clean) if arm.clean else "none")
         rows.append(row)
-    return _table(head, rows)
+    return table(head, rows)

@@ -1,61 +1,17 @@
-"""The report's sentences: units, badges, the finding in each title, and the lecture's table."""
+"""The report's sentences: the finding in each title, and what is said about a run as a whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import anchors
-from benchmarks.report.analysis import Analysis, ArmResult
-from benchmarks.statistics import Ratio, Summary
-
-EMULATED = "emulated: not a KVM figure"
-
-
-def duration(ms: float) -> str:
-    """Three figures at most, in the unit that suits: 8.5 µs, 0.43 ms, 19.7 ms, 166 ms, 2.51 s."""
-    if ms >= 999.5:
-        return f"{figures(ms / 1000)} s"
-    if ms < 0.0995:
-        return f"{figures(ms * 1000, 2)} µs"
-    return f"{figures(ms, 2 if ms < 1 else 3)} ms"
-
-
-def figures(value: float, count: int = 3) -> str:
-    """The number to so many significant figures, never as 1.2e+03."""
-    text = f"{value:.{count}g}"
-    return f"{float(text):.0f}" if "e+" in text else text
-
-
-def interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "no interval"
-    if max(low, high) >= 999.5:
-        return f"{figures(low / 1000)}–{figures(high / 1000)} s"
-    return f"{figures(low)}–{figures(high)} ms"
-
-
-def measured(summary: Summary) -> str:
-    """Median, 95% interval and n of one arm."""
-    return f"{duration(summary.median)} {spread(summary)}"
-
-
-def spread(summary: Summary) -> str:
-    """The 95% interval of the median and n."""
-    return f"({interval(summary.low, summary.high)}; n={summary.n})"
-
-
-def times(of: Ratio | None) -> str:
-    if of is None:
-        return "–"
-    if of.low is None or of.high is None:
-        return f"× {figures(of.value)} (n={of.n}, no interval)"
-    return f"× {figures(of.value)} ({figures(of.low)}–{figures(of.high)}; n={of.n})"
-
-
-def label(arm: ArmResult) -> str:
-    """The arm's name with its accelerator badge."""
-    return f"{arm.name} [{arm.accel}]" if arm.accel else arm.name
+from benchmarks.anchors import Anchor
+from benchmarks.report import units
+from benchmarks.report.analysis import Analysis
+from benchmarks.report.budgets import noise_budget
+from benchmarks.report.measures import Measured
+from benchmarks.report.series import Group
+from benchmarks.report.starts import ArmResult
 
 
 def noise(analysis: Analysis) -> str:
@@ -66,7 +22,7 @@ def noise(analysis: Analysis) -> str:
     return (
         f"noise floor: ratios from × {1 / reach:.3g} to × {reach:.3g} are not resolved, because "
         f"{analysis.reference} against itself in {a_a.n} rounds is × {a_a.value:.3f} "
-        f"({a_a.low:.3f}–{a_a.high:.3f})"
+        f"({a_a.low:.3f}–{a_a.high:.3f}; budget ±5%: {noise_budget(a_a)})"
     )
 
 
@@ -90,11 +46,18 @@ def guard(analysis: Analysis) -> str:
     )
 
 
-def span(arms: list[ArmResult]) -> str:
+def span(arms: Sequence[ArmResult]) -> str:
     """'5.5 ms to 166 ms', from the fastest median to the slowest."""
-    medians = sorted(arm.first.median for arm in arms)
-    low, high = duration(medians[0]), duration(medians[-1])
-    return low if low == high else f"{low} to {high}"
+    return units.between([arm.first.median for arm in arms], "ms")
+
+
+def spans(arms: Sequence[ArmResult]) -> str:
+    return units.by_kind([(arm.kind, arm.emulated, arm.first.median) for arm in arms], "ms")
+
+
+def medians(found: Sequence[Measured]) -> str:
+    unit = found[0].unit if found else ""
+    return units.by_kind([(one.kind, one.emulated, one.summary.median) for one in found], unit)
 
 
 def guests(analysis: Analysis) -> list[ArmResult]:
@@ -113,7 +76,16 @@ def start_title(analysis: Analysis) -> str:
         alike = [machine for machine in machines if machine.emulated == emulated]
         if alike:
             parts.append(f"{name} after {span(alike)}")
-    if not parts:
+    if not parts and not analysis.arms:
+        kinds = sorted({one.key.group.bench for one in analysis.measured})
+        for name, there in (
+            ("memory", analysis.footprints),
+            ("density", analysis.curves),
+            ("isolation", analysis.facts),
+        ):
+            kinds += [name] if there else []
+        parts.append(f"containers and virtual machines: {', '.join(kinds)}")
+    elif not parts:
         parts.append(f"a process runs its first instruction after {span(analysis.arms)}")
     sentence = ", ".join(parts)
     return sentence[0].upper() + sentence[1:]
@@ -149,14 +121,21 @@ def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One row of the lecture's table."""
+def published(anchor: Anchor) -> str:
+    """A published figure in its unit."""
+    if anchor.unit == "ms":
+        return units.duration(anchor.value)
+    return units.mebibytes(anchor.mebibytes)
 
-    claim: str
-    measured: list[str]
-    published: list[str]
-    verdict: str
+
+def group_title(group: Group, found: Sequence[Measured]) -> str:
+    """'stop.teardown: a container 5 ms to 9 ms, a virtual machine 80 ms'."""
+    apart = [
+        "cold page cache" if group.cache_state == "cold" else "",
+        f"N={group.n_concurrent}" if group.n_concurrent != 1 else "",
+    ]
+    said = "".join(f" ({text})" for text in apart if text)
+    return f"{group.metric}{said}: {medians(found)}"
 
 
 def residents(analysis: Analysis) -> list[str]:
@@ -177,84 +156,3 @@ def residents(analysis: Analysis) -> list[str]:
                 said = f"budget {'met' if alone else 'not met'}: {said}; allowed: its first process"
             lines.append(said)
     return lines
-
-
-def claims(analysis: Analysis) -> list[Claim]:
-    """The lecture's table, row by row: what it says, what we measured, what others did, the
-    verdict.
-    """
-    published = anchors.starts()
-    return [
-        _container_claim(analysis, published),
-        _vm_claim(analysis, published),
-        Claim("Many containers run on a laptop", [], [], "not measured in this run"),
-        Claim(
-            "Images are built in layers; VM snapshots are used sparingly",
-            [],
-            [],
-            "not measured in this run",
-        ),
-        Claim(
-            "VMs are fully isolated, containers at process level",
-            [],
-            [],
-            "not measured in this run",
-        ),
-    ]
-
-
-def _lines(arms: list[ArmResult]) -> list[str]:
-    return [
-        f"{label(arm)}: {measured(arm.first)}{f' – {EMULATED}' if arm.emulated else ''}"
-        for arm in arms
-    ]
-
-
-def _cited(published: list[anchors.Anchor], words: tuple[str, ...]) -> list[str]:
-    return [
-        f"{anchor.arm}: {duration(anchor.value)} ({anchor.cited})"
-        for anchor in published
-        if any(word in anchor.arm for word in words)
-    ]
-
-
-def _container_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
-    bound = anchors.claim("container startup")
-    arms = analysis.of_kind("container")
-    fast = [arm for arm in arms if arm.first.median <= bound]
-    if not arms:
-        verdict = "not measured: no container arm runs on this host"
-    elif len(fast) == len(arms):
-        verdict = f"holds: all {len(arms)} container arms stay below 1 s ({span(arms)})"
-    else:
-        slow = ", ".join(arm.name for arm in arms if arm not in fast)
-        verdict = f"holds for {len(fast)} of {len(arms)} container arms; not for {slow}"
-    cited = _cited(published, ("crun", "runc", "runsc"))
-    return Claim("A container starts in milliseconds (below 1 s)", _lines(arms), cited, verdict)
-
-
-def _not_minutes(arms: list[ArmResult]) -> str:
-    tiers = {arm.tier for arm in arms}
-    what = "boot sectors without a kernel" if tiers == {"nano"} else "guests"
-    if tiers <= {"micro", "direct"}:
-        what = "guests trimmed to a kernel and one program"
-    emulated = [arm for arm in arms if arm.emulated]
-    how = "" if not emulated else " (emulated)" if emulated == arms else " (some emulated)"
-    full = "A guest with firmware, disk and systemd (tier “full”) is not measured in this run"
-    return f"not minutes: {span(arms)} for {what}{how}" + ("" if "full" in tiers else f". {full}")
-
-
-def _vm_claim(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
-    bound = anchors.claim("VM startup")
-    arms = analysis.of_kind("vm")
-    slow = [arm for arm in arms if arm.first.median >= bound]
-    if not arms:
-        verdict = "not measured: no virtual machine arm runs on this host"
-    elif slow:
-        verdict = f"holds for {', '.join(label(arm) for arm in slow)} here"
-    else:
-        verdict = _not_minutes(guests(analysis))
-    cited = _cited(
-        published, ("Firecracker", "Cloud", "QEMU", "Alpine", "Lupine", "OSv", "LightVM")
-    )
-    return Claim("A virtual machine starts in minutes (60 s or more)", _lines(arms), cited, verdict)
