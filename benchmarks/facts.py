@@ -34,6 +34,8 @@ file=/proc/sys/vm/swappiness
 node=/tmp/.bench-$$
 { mknod $node b MAJOR MINOR && f disk_bytes "$(head -c 1 $node | wc -c)"; } 2>/dev/null
 rm -f $node
+PROBE ask
+true
 """
 
 NAMESPACES = {
@@ -82,13 +84,13 @@ class Fact:
     better: bool = False
 
 
-def script() -> str:
-    """SCRIPT, with what it looks for on this host."""
+def script(probe: str = "/probe") -> str:
+    """SCRIPT, with what it looks for on this host. probe: where it is."""
     with open("/proc/partitions", encoding="ascii") as file:
         disks = [line.split() for line in file.readlines()[2:]]
     # The first that has a size: a machine's main disk. Without any there is nothing to be read.
     major, minor = next(((disk[0], disk[1]) for disk in disks if disk[2] != "0"), ("0", "0"))
-    text = SCRIPT.replace("HARNESS", str(os.getpid()))
+    text = SCRIPT.replace("HARNESS", str(os.getpid())).replace("PROBE", probe)
     return text.replace("MAJOR", major).replace("MINOR", minor)
 
 
@@ -98,7 +100,15 @@ def parsed(said: str) -> dict[str, str]:
     return {name: seen.strip() for name, tab, seen in lines if tab}
 
 
-def inside(seen: dict[str, str], asked: str, host: dict[str, str], own_kernel: bool) -> list[Fact]:
+def answers(said: str) -> dict[str, int]:
+    """The errno of each call that the probe asked for, 0 where it was permitted."""
+    lines = [line.split() for line in said.splitlines() if line.startswith("ask ")]
+    return {line[1]: int(line[2]) for line in lines}
+
+
+def inside(
+    seen: dict[str, str], asked: dict[str, int], host: dict[str, str], own_kernel: bool
+) -> list[Fact]:
     """What was found out inside; `host`: what the same script says on the host."""
     how = "read inside, compared with the host"
 
@@ -149,11 +159,10 @@ def inside(seen: dict[str, str], asked: str, host: dict[str, str], own_kernel: b
     return [*facts, *_permitted(asked, own_kernel)]
 
 
-def _permitted(asked: str, own_kernel: bool) -> list[Fact]:
-    answers = {line.split()[1]: int(line.split()[2]) for line in asked.splitlines() if line}
+def _permitted(asked: dict[str, int], own_kernel: bool) -> list[Fact]:
     facts = []
     for call, (name, text) in ASKED.items():
-        error = answers.get(call, ENOSYS)
+        error = asked.get(call, ENOSYS)
         seen = "permitted" if error not in REFUSED else os.strerror(error)
         whom = " by its own kernel" if own_kernel else ""
         facts.append(

@@ -42,12 +42,13 @@ class Standing(Held):
         words = {"start": ["virDomainCreateXML"], "stop": ["virDomainDestroy"]}
         super().__init__(self.machine.asked, self.machine.heard, words)
         self.mark = self.machine.name
+        self._qemu = self.machine.pid()
 
     def payload(self) -> int:
         return 0
 
     def family(self) -> list[int]:
-        return [self.machine.pid()]
+        return [self._qemu]
 
     def _stop(self) -> tuple[int, int]:
         try:

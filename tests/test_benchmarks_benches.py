@@ -20,13 +20,16 @@ from benchmarks.arms.minicontainer import Command
 from benchmarks.arms.oci import OciRuntime
 from benchmarks.arms.process import ForkExec, UnshareChroot
 from benchmarks.arms.runtime import OURS, Run
+from benchmarks.arms.vm import VirtualMachine
 from benchmarks.benches.base import Bench, Size, Value
 from benchmarks.benches.cold import Cold
+from benchmarks.benches.cpu import Cpu
 from benchmarks.benches.density import Density
 from benchmarks.benches.isolation import Isolation
 from benchmarks.benches.memory import Memory
 from benchmarks.benches.ready import Ready
 from benchmarks.benches.stop import Stop
+from benchmarks.benches.tools import Load
 from benchmarks.footprint import footprint
 from benchmarks.held import held
 from benchmarks.lock import alone
@@ -48,6 +51,7 @@ class Pretends(Bench):
         self.prepared = self.closed = 0
 
     def prepare(self, size):
+        super().prepare(size)
         self.prepared += 1
 
     def values(self, arm, where):
@@ -499,3 +503,83 @@ def test_the_bytes_of_a_change_are_its_own():
         assert CHANGED_MIB <= life["unique"] < CHANGED_MIB + 1
         assert again["unique"] == pytest.approx(life["unique"], abs=0.1)
         assert life["shared"] > 3 * CHANGED_MIB
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+def test_a_machine_is_held_and_asked_too():
+    """The boot sector stays and takes memory; a guest's facts are those of a kernel of its own."""
+    nano, micro = VirtualMachine("nano"), VirtualMachine("micro", "busybox")
+    for arm in (nano, micro):
+        skip = arm.unavailable()
+        if skip:
+            pytest.skip(f"{skip.reason}: {skip.fix}")
+        arm.prepare()
+    try:
+        with held(nano) as hold:
+            one = hold()
+            taken = footprint([one])
+            assert taken.processes == 1
+            assert 1 < taken.pss <= taken.rss <= taken.mapped
+            assert Path(f"/proc/{one.family()[0]}/exe").resolve().name.startswith("qemu-system")
+            asked, gone = one.stop()
+            assert 0 < gone - asked < 20e9
+            assert not Path(f"/proc/{one.family()[0]}/exe").exists()
+        if os.geteuid() == 0:
+            facts = facts_of(micro)
+            assert facts["own_kernel"]["value"] == facts["own_pid_1"]["value"] == 1
+            assert facts["sees_host_processes"]["value"] == facts["set_clock"]["value"] == 0
+            assert "permitted by its own kernel" in facts["set_clock"]["params"]["seen"]
+            assert facts["host_calls"]["value"] == 0
+            assert 100 < facts["vmm_calls"]["value"] <= len(surface.calls())
+    finally:
+        remove_own()
+
+
+def test_a_tool_that_is_missing_is_a_skip_with_its_package(monkeypatch):
+    bench = Cpu()
+    monkeypatch.setattr("benchmarks.benches.tools.PATH", "/nowhere")
+    bench.prepare(Size())
+    skip = bench.unavailable(bench.arms()[0])
+    assert (skip.reason, skip.fix) == ("tool missing: sysbench", "apt-get install sysbench")
+
+
+def test_a_tool_says_the_same_thing_in_every_arm(monkeypatch):
+    """A load that is always there: busybox's own clock, in a tree made for it."""
+    probe()
+
+    class Counts(Cpu):
+        loads = (
+            Load("sh.sum", "busybox", "busybox expr 40 + 2", r"(\d+)", "events/s", "higher"),
+            Load("none.at_all", "nothing", "no-such-tool", r"(\d+)", "events/s", "higher"),
+        )
+
+    if not Counts.loads[0].program:
+        pytest.skip("busybox is not installed: apt-get install busybox-static")
+    bench = Counts()
+    try:
+        bench.prepare(Size())
+        arms = [arm for arm in bench.arms() if arm.kind != "vm" and arm.unavailable() is None]
+        assert len(arms) >= 2
+        for arm in arms:
+            arm.prepare()
+            try:
+                row, skip = sampled(bench, arm, warmup=True)
+            finally:
+                arm.close()
+            assert (row["metric"], row["value"], row["unit"]) == ("cpu.sh.sum", 42, "events/s")
+            assert (skip["metric"], skip["status"]) == ("cpu.none.at_all", "skip")
+            assert skip["params"]["fix"] == "apt-get install nothing"
+    finally:
+        bench.close()
+        remove_own()
+    assert not os.path.exists(roots.tree(roots.TOOLS))
+
+
+def test_a_quick_run_leaves_an_emulated_system_out(tmp_path):
+    full = FakeArm("vm-full:debian", kind="vm", tier="full", accel="tcg")
+    request = Request(str(tmp_path), "", 5, 1, None, quick=True)
+    directory = session.new_run(request, [Part(Pretends(), [FakeArm("a"), full])])
+    [skip] = [row for row in rows_of(directory) if row["status"] == "skip"]
+    assert (skip["arm"], skip["params"]["fix"]) == ("vm-full:debian", "--full")
+    assert (full.shots, full.closed) == (0, 2)

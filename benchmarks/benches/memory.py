@@ -16,7 +16,7 @@ from benchmarks.plan import Plan
 from benchmarks.rows import Row, RowMaker, Where
 
 STEPS = {"": (1, 8, 32), "vm": (1, 2, 4)}  # instances at the same time, by kind of arm
-QUICK = {"": (1, 8, 16), "vm": (1, 2)}
+QUICK = {"": (1, 8), "vm": (1, 2)}
 SETTLE_S = 0.3  # the kernel frees and accounts a moment later
 NO_GROUP = Skip(
     "it has no memory cgroup of its own", "read rss and pss; or limit its memory, which makes one"
