@@ -5,9 +5,11 @@ disk of its own, a linked clone, and a bridge or a port that its address is reac
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import domain
@@ -16,6 +18,22 @@ from benchmarks.command import PATH, environment
 from benchmarks.workdir import storage_directory
 
 GUEST_PORT = 7777  # of vm-images/full's ready.service
+
+
+OWNER = "minicontainer-"  # of a bridge's alias; then the pid of the harness that made it
+
+
+def remove_abandoned_bridges(say: Callable[[str], None]) -> None:
+    """Those of harness processes that no longer live."""
+    for path in glob.glob("/sys/class/net/mc*/ifalias"):
+        with open(path, encoding="utf-8") as file:
+            owner = file.read().strip()
+        pid = owner.removeprefix(OWNER)
+        if owner.startswith(OWNER) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            name = path.split("/")[-2]
+            say(f"remove bridge {name}")
+            with contextlib.suppress(ArmFailed):
+                _run("ip", "link", "delete", name)
 
 
 def _run(*words: str) -> None:
@@ -83,7 +101,8 @@ class Link:
                 path = f"/proc/sys/net/ipv6/conf/{self.bridge}/accept_dad"
                 with open(path, "w", encoding="ascii") as file:
                     file.write("0")
-            _run("ip", "link", "set", self.bridge, "up")
+            # Whose it is: for `clean`, when this process is killed.
+            _run("ip", "link", "set", self.bridge, "alias", f"{OWNER}{os.getpid()}", "up")
         except BaseException:
             self.close()
             raise

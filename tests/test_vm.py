@@ -259,6 +259,25 @@ def test_clean_finds_a_machine_that_was_to_outlive_its_harness():
     hypervisor.remove_log(name)
 
 
+@pytest.mark.root
+def test_clean_finds_the_bridge_of_a_killed_harness():
+    if os.geteuid() != 0:
+        pytest.skip("only root makes bridges")
+    code = (
+        "import os, signal; from benchmarks.machine_parts import Link\n"
+        "print(Link('bridge', 'test').bridge, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    name = child.stdout.strip()
+    assert os.path.exists(f"/sys/class/net/{name}/bridge"), child.stderr
+    told: list[str] = []
+    leftovers.remove(told.append)
+    assert f"remove bridge {name}" in told
+    assert not os.path.exists(f"/sys/class/net/{name}")
+
+
 WITHOUT_LIBVIRT = """
 import glob, os, subprocess, sys, time
 from benchmarks import hypervisor, workdir
