@@ -26,7 +26,7 @@ def footprint_lines(found: Sequence[Footprint]) -> list[str]:
             if some:
                 span = units.between([one.by["pss"].median for one in some], "MiB")
                 label = f" – {units.EMULATED}" if emulated else ""
-                arms = f"{len(some)} arms" if len(some) > 1 else some[0].name
+                arms = ", ".join(units.label(one) for one in some)
                 lines.append(f"memory (PSS) of {name}: {span} ({arms}){label}")
     return lines
 
