@@ -51,7 +51,7 @@ def main() -> int:
         port = options.port or _free_port()
         with _machine(image, port, options) as (process, token):
             _wait_for_jupyter(process, port, token)
-            print(f"http://127.0.0.1:{port}/lab?token={token}", flush=True)
+            print(f"http://127.0.0.1:{port}/lab/tree/lessons?token={token}", flush=True)
             say("Ctrl-C ends the machine" + ("" if options.keep else "; nothing in it is kept"))
             process.wait()
         raise Failed("the machine has ended by itself")
