@@ -110,6 +110,15 @@ def test_a_v2_host_names_the_successor_of_net_cls(tmp_path):
     assert "socket cgroupv2" in fix
 
 
+def test_what_the_kernel_has_but_the_group_was_not_given(tmp_path):
+    layout = detect.Layout([detect.Hierarchy(2, ("memory",), str(tmp_path), "")])
+    for name in ("cpuset", "io"):
+        why, fix = detect.why_missing(name, layout)
+        assert why == f"the {name} controller is not handed down to this group"
+        assert "Delegate" in fix
+    assert detect.why_missing("other", layout)[0] == "this kernel has no other controller"
+
+
 # --- conversions, against known values ----------------------------------------------------------
 
 

@@ -122,14 +122,16 @@ def why_missing(controller: str, layout: Layout) -> tuple[str, str]:
         )
     for line in files.lines("/proc/cgroups"):
         name, hierarchy, _, enabled = line.split("\t")
-        if name != controller:
+        if name != {"io": "blkio"}.get(controller, controller):  # v1's names, there
             continue
         if enabled == "0":
             return (
                 f"the {controller} controller is switched off",
                 f"boot without cgroup_disable={controller}; memory: with cgroup_enable=memory",
             )
-        if layout.kind != "v2" and hierarchy == "0":
+        if layout.kind == "v2":
+            return f"the {controller} controller is not handed down to this group", files.DELEGATION
+        if hierarchy == "0":
             where = f"/sys/fs/cgroup/{controller}"
             return (
                 f"the {controller} controller is in this kernel, but in no mounted hierarchy",
