@@ -55,7 +55,7 @@ class Plan:
             shots.append((self.reference, 1, False))
         for arm in self.traced:
             series = SERIES_OF_TRACED if self.seconds[arm] < 1 else SERIES_OF_SLOW
-            if _spread(series, self.rounds, number):
+            if _spread(min(series, self.shots[arm]), self.rounds, number):
                 shots.append((arm, 0, True))
         random.Random(f"{self.seed}/{number}").shuffle(shots)
         return shots
