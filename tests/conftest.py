@@ -59,6 +59,9 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory):
     minicontainer.helper_stop()
     left = leaks.settled(before, seconds=15, concerns=_ours)
     assert not left, "the tests left on this host:\n" + "\n".join(left)
+
+
+def pytest_unconfigure() -> None:
     shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 

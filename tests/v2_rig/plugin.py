@@ -101,6 +101,8 @@ def merge(request: pytest.FixtureRequest, beside: Beside, name: str) -> tuple[in
             raise AssertionError(f"{line['broken']} is not collected: {line['why']}")
         else:
             report = hook.pytest_report_from_serializable(config=config, data=line["report"])
+            if isinstance(report.longrepr, list):  # of a skip; JSON knows no tuples
+                report.longrepr = tuple(report.longrepr)
             missing.discard(report.nodeid)
             report.nodeid = f"{PREFIX}{name}:{report.nodeid}"
             with capture.global_and_fixture_disabled():
