@@ -30,9 +30,11 @@ LESSONS = sorted((REPOSITORY / "lessons").glob("*.ipynb"))
 TAGS = {"nbval-ignore-output", "raises-exception"}
 SECONDS_A_LESSON = 30
 SECONDS_ALL_LESSONS = 180
+BUSY = 0.25  # share of the time that something waited for a processor: no lesson is timed then
 WORDS = "fro"  # what codespell takes for a mistake and is none: "to and fro"
 
 took: dict[str, float] = {}  # seconds of each lesson that nbval has run
+busy: set[str] = set()  # lessons that ran while the machine was
 
 
 @pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
@@ -69,20 +71,31 @@ def needs_workbench():
         pytest.skip(str(reason))
 
 
+def seconds_of_waiting() -> float:
+    """How long since boot some process had to wait for a processor (kernel: accounting/psi.rst)."""
+    try:
+        text = Path("/proc/pressure/cpu").read_text()
+    except OSError:
+        return 0.0
+    return int(text.split("total=")[1].split()[0]) / 1e6
+
+
 def run_nbval(path: Path, home: Path, before_command: list[str]) -> None:
     """nbval, strict, in a process of its own; nothing may be left and it must not take long."""
     before = leaks.snapshot()
     variables = [f"{name}={value}" for name, value in environment(home).items()]
-    start = time.monotonic()
+    start, waited = time.monotonic(), seconds_of_waiting()
     done = subprocess.run(
         [*before_command, "env", *variables, sys.executable, "-m", "pytest", "--nbval", str(path),
          "--nbval-cell-timeout=60", "-p", "no:cacheprovider", "-q", "--color=no"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     took[path.stem] = time.monotonic() - start
+    if seconds_of_waiting() - waited > BUSY * took[path.stem]:
+        busy.add(path.stem)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert f"{len(code_cells(path))} passed" in done.stdout
-    assert took[path.stem] < SECONDS_A_LESSON
+    assert took[path.stem] < SECONDS_A_LESSON or path.stem in busy
     assert leaks.settled(before, concerns=is_of_lessons) == []
 
 
@@ -107,6 +120,10 @@ def test_all_together_take_three_minutes(record_testsuite_property):
     if len(took) < len(LESSONS):
         pytest.skip("not all lessons have been run")
     record_testsuite_property("seconds of each lesson", took)
+    print({name: round(seconds, 1) for name, seconds in took.items()})
+    if busy:
+        pytest.skip(f"the machine was busy with other things during {len(busy)} of the lessons: "
+                    f"{sum(took.values()):.0f} s")  # fmt: skip
     assert sum(took.values()) < SECONDS_ALL_LESSONS, took
 
 
