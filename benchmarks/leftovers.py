@@ -38,13 +38,13 @@ def remove(say: Callable[[str], None]) -> list[str]:
 
 def _destroy_machines(say: Callable[[str], None]) -> None:
     try:
-        from benchmarks import hypervisor, machine_parts
+        from benchmarks.vm import hypervisor, parts
     except ImportError:
         return  # without libvirt-python there never was a machine
     for machine in hypervisor.abandoned():
         say(f"destroy virtual machine {machine.name()}")
         machine.destroy()
-    machine_parts.remove_abandoned_bridges(say)
+    parts.remove_abandoned_bridges(say)
 
 
 def _delete_containers(directory: str) -> None:

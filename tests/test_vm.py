@@ -16,13 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import domain, leftovers, roots, workdir
+from benchmarks import leftovers, roots, workdir
 from benchmarks.arms.base import ArmFailed
 from benchmarks.arms.vm import VirtualMachine, phases
+from benchmarks.vm import domain
 from tests.roots import REPOSITORY
 
-hypervisor = pytest.importorskip("benchmarks.hypervisor", reason="libvirt-python is not installed")
-driver = pytest.importorskip("benchmarks.driver")
+hypervisor = pytest.importorskip(
+    "benchmarks.vm.hypervisor", reason="libvirt-python is not installed"
+)
+driver = pytest.importorskip("benchmarks.vm.driver")
 
 pytestmark = pytest.mark.vm
 
@@ -245,7 +248,7 @@ def test_limits_are_those_of_its_cgroup():
 
 def test_clean_finds_a_machine_that_was_to_outlive_its_harness():
     code = (
-        "import os, signal; from benchmarks.driver import Machine\n"
+        "import os, signal; from benchmarks.vm.driver import Machine\n"
         "machine = Machine('kept', 'nano', kvm=False, kept=True); machine.start(30.0)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -264,7 +267,7 @@ def test_clean_finds_the_bridge_of_a_killed_harness():
     if os.geteuid() != 0:
         pytest.skip("only root makes bridges")
     code = (
-        "import os, signal; from benchmarks.machine_parts import Link\n"
+        "import os, signal; from benchmarks.vm.parts import Link\n"
         "print(Link('bridge', 'test').bridge, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     child = subprocess.run(
@@ -280,9 +283,10 @@ def test_clean_finds_the_bridge_of_a_killed_harness():
 
 WITHOUT_LIBVIRT = """
 import glob, os, subprocess, sys, time
-from benchmarks import hypervisor, workdir
+from benchmarks import workdir
+from benchmarks.vm import hypervisor
 from benchmarks.arms.base import ArmFailed
-from benchmarks.driver import Machine
+from benchmarks.vm.driver import Machine
 
 daemons = [
     subprocess.Popen([name, "--pid-file", f"/run/libvirt/{name}-test.pid"])

@@ -13,9 +13,9 @@ import subprocess
 import time
 from typing import Any
 
-from benchmarks import domain
 from benchmarks.arms.base import Arm, ArmFailed, Skip
 from benchmarks.arms.vm import VirtualMachine
+from benchmarks.vm import domain
 
 TIMEOUT_S = 60.0
 METRICS = {"driver": "libvirt.create", "createXML": "libvirt.create_raw", "QEMU": "libvirt.qemu"}
@@ -55,7 +55,7 @@ class Creation(Arm):
         return _by_libvirt(name, self.vm.kvm) if self.how == "createXML" else self._directly(name)
 
     def _directly(self, name: str) -> float:
-        from benchmarks.consoles import Console
+        from benchmarks.vm.consoles import Console
 
         payload, monitor = Console(name), Console(f"{name}-monitor")
         try:
@@ -73,7 +73,7 @@ def _xml(name: str, kvm: bool, payload: str) -> str:
 
 def _by_driver(name: str, kvm: bool) -> float:
     """From the first line of the driver's to libvirt's return: its sockets, its XML, its thread."""
-    from benchmarks.driver import Machine
+    from benchmarks.vm.driver import Machine
 
     began = time.monotonic_ns()
     with Machine(name, "nano", kvm=kvm) as machine:
@@ -85,8 +85,8 @@ def _by_libvirt(name: str, kvm: bool) -> float:
     """The call alone, on what was prepared before."""
     import libvirt
 
-    from benchmarks import hypervisor
-    from benchmarks.consoles import Console
+    from benchmarks.vm import hypervisor
+    from benchmarks.vm.consoles import Console
 
     name = hypervisor.own_name(name)
     payload = Console(name)
@@ -109,7 +109,7 @@ def command_line(xml: str, monitor: str) -> list[str]:
     """
     import libvirt
 
-    from benchmarks import hypervisor
+    from benchmarks.vm import hypervisor
 
     try:
         said = hypervisor.connection().domainXMLToNative("qemu-argv", xml, 0)

@@ -20,13 +20,13 @@ TIMEOUT_S, FULL_TIMEOUT_S = 60.0, 300.0  # emulated, on a loaded machine
 
 def _hypervisor() -> ModuleType:
     """Only when a machine is asked for: libvirt-python may be missing (ImportError)."""
-    from benchmarks import hypervisor
+    from benchmarks.vm import hypervisor
 
     return hypervisor
 
 
 def _driver() -> ModuleType:
-    from benchmarks import driver
+    from benchmarks.vm import driver
 
     return driver
 
@@ -72,7 +72,7 @@ class VirtualMachine(Arm):
         )
 
     def prepare(self) -> None:
-        from benchmarks.accelerator import accelerator
+        from benchmarks.vm.accelerator import accelerator
 
         self.runtime_version = _hypervisor().version()
         chosen = accelerator(linux=bool(self.root))
@@ -105,14 +105,14 @@ class VirtualMachine(Arm):
         return Shot(machine.asked, machine.heard, gone, found, cpu_ms)
 
     def hold(self, ear: Ear, words: list[str] | None = None) -> Held:
-        from benchmarks.machines import Standing
+        from benchmarks.vm.machines import Standing
 
         if words:
             raise ArmFailed("a machine runs what it was made with")
         return Standing(self)
 
     def capture(self, words: list[str]) -> str:
-        from benchmarks.machines import said_by
+        from benchmarks.vm.machines import said_by
 
         if self.tier not in ("micro", "direct"):
             raise ArmFailed("only a guest with an initramfs runs a program of our choice")

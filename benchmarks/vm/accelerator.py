@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from benchmarks.arms.base import ArmFailed
-from benchmarks.driver import boot
+from benchmarks.vm.driver import boot
 
 # A boot that works takes a tenth of it; one that takes longer is emulated faster than this.
 KVM_NANO_S, KVM_LINUX_S = 2.5, 5.0

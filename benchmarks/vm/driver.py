@@ -18,10 +18,11 @@ from typing import Any
 
 import libvirt
 
-from benchmarks import domain, hypervisor, roots
+from benchmarks import roots
 from benchmarks.arms.base import ArmFailed
-from benchmarks.consoles import Console, Ear
-from benchmarks.machine_parts import Link, linked_clone
+from benchmarks.vm import domain, hypervisor
+from benchmarks.vm.consoles import Console, Ear
+from benchmarks.vm.parts import Link, linked_clone
 
 LAST_LINES = 8
 RECONNECT_NS, KILLED_MS = 20_000_000_000, 10_000

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import cpio, roots
 from benchmarks.arms.base import ArmFailed
-from benchmarks.driver import Machine
 from benchmarks.held import Held
+from benchmarks.vm.driver import Machine
 from benchmarks.workdir import run_directory
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import domain
 from benchmarks.arms.base import ArmFailed
 from benchmarks.command import PATH, environment
+from benchmarks.vm import domain
 from benchmarks.workdir import storage_directory
 
 GUEST_PORT = 7777  # of vm-images/full's ready.service

@@ -1,0 +1,1 @@
+"""Machines through libvirt: nothing persistent, nothing polled on the measured path."""
