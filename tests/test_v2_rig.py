@@ -124,9 +124,10 @@ def test_comparison_names_what_passes_on_one_layout_only():
     assert compare.only(there, here) == {"no memory here": ["tests/test_a.py::test_v2"]}
 
 
-def test_what_is_left_out_exists():
-    """A name that changes must not bring a test back unnoticed, or a reason without a test."""
-    for name in selection.LEFT_OUT:
-        file, *parts = name.partition("[")[0].split("::")
-        text = (REPOSITORY / file).read_text()
-        assert all(part in text for part in parts), name
+def test_what_is_chosen_exists():
+    """A name that changes must not bring a test back, or leave one out, unnoticed."""
+    some = [f"{file}::{name}" for file, names in selection.SOME_OF.items() for name in names]
+    for chosen in (*selection.LEFT_OUT, *some):
+        file, _, name = chosen.partition("::")
+        assert f"def {name}" in (REPOSITORY / file).read_text(), chosen
+    assert not [file for file in selection.passes()["learner"].split() if not Path(file).exists()]

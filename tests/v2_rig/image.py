@@ -27,7 +27,7 @@ from tests.v2_rig.tree import Tree
 HERE = Path(__file__).parent
 # A program that the host lacks is lacking in the guest too, and the tests say so.
 PROGRAMS = (
-    "bash capsh cat chgrp chmod chown conmon cp crun debugfs docker-registry e2fsck env find "
+    "bash capsh cat chgrp chmod chown conmon cp cpio crun debugfs docker-registry e2fsck env find "
     "getcap getfattr grep gzip ip ln ls mkdir mkfs.ext4 mknod mount mv newgidmap newuidmap "
     "nsenter openssl podman ps rm runc script sed setcap setfattr setpriv sh skopeo sleep stat "
     "strace tar touch umoci umount unshare xz zstd"
