@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,6 +28,7 @@ EXAMPLES_OF = {
     "doctor": """\
   python -m benchmarks doctor                       every arm: one shot, or why not and the fix
   python -m benchmarks doctor --arms 'vm-*' --json
+  python -m benchmarks doctor --arms 'vm-*' --connect qemu:///session
 """,
     "list": """\
   python -m benchmarks list                         the benchmarks, and names for --arms
@@ -100,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
             help="with commas: " + "; ".join(f"{b.name}: {b.title}" for b in benches.every_bench()),
         )
         sub.add_argument("--arms", default="", metavar="LIST", help="names or globs, with commas")
+        sub.add_argument(
+            "--connect",
+            metavar="URI",
+            help="libvirt's; as LIBVIRT_DEFAULT_URI. qemu:///system for root, else qemu:///session",
+        )
 
     def sizes(sub: Any) -> None:
         choice(sub)
@@ -277,6 +284,8 @@ def clean(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if getattr(options, "connect", None):
+        os.environ["LIBVIRT_DEFAULT_URI"] = options.connect  # what libvirt's own tools read, too
     try:
         return int(options.run(options))
     except KeyboardInterrupt:

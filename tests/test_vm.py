@@ -413,7 +413,7 @@ def test_nothing_stays_of_a_boot_that_is_cut_short(tmp_path, number):
 
 def test_without_libvirt_the_arms_are_skipped_with_the_fix(tmp_path):
     socket = f"qemu+unix:///system?socket={tmp_path}/none"
-    process = run("doctor", "--arms", "vm-*,fork+exec", LIBVIRT_DEFAULT_URI=socket)
+    process = run("doctor", "--arms", "vm-*,fork+exec", "--connect", socket)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "ok    fork+exec" in out
