@@ -47,7 +47,7 @@ EXAMPLES_OF = {
   python -m benchmarks run --resume results/RUN     go on with an interrupted run, by its plan
 """,
     "compare": """\
-  python -m benchmarks compare                      everything that runs here, about two minutes
+  python -m benchmarks compare                      start times of all that runs here; some minutes
   python -m benchmarks compare --arms 'runc:*,podman:*,vm-*' --budget 600
   python -m benchmarks compare results/A results/B              what became slower from A to B
   python -m benchmarks compare results/A results/B --again results/B2    a second look, to be sure

@@ -18,8 +18,8 @@ REFERENCES = (
 BELOW_1_S, BELOW_10_S, SLOWER = 30, 15, 5
 FEWEST = 5  # rounds below which no interval is computed (statistics.FEWEST_FOR_INTERVAL)
 PER_SHOT_S, PER_ROUND_S = 0.002, 0.07  # the harness between shots, and the guard's quiet window
-# Traced shots of each arm that has them, spread over the rounds; slow arms have fewer.
-SERIES_OF_TRACED, SERIES_OF_SLOW = 5, 3
+# Traced shots of each arm that has them, spread over the rounds: below 1 s, below 10 s, slower.
+TRACED = (5, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
         if self.reference in arms:
             shots.append((self.reference, 1, False))
         for arm in self.traced:
-            series = SERIES_OF_TRACED if self.seconds[arm] < 1 else SERIES_OF_SLOW
+            series = TRACED[(self.seconds[arm] >= 1) + (self.seconds[arm] >= 10)]
             if _spread(min(series, self.shots[arm]), self.rounds, number):
                 shots.append((arm, 0, True))
         random.Random(f"{self.seed}/{number}").shuffle(shots)

@@ -100,7 +100,13 @@ def test_a_smaller_budget_cuts_slow_arms_first():
 def test_traced_shots_are_a_small_series_of_their_own(rounds):
     plan = make_plan(FAST, seed=1, rounds=rounds, traced=["fork+exec"])
     traced = [shot for number in range(1, rounds + 1) for shot in plan.order(number) if shot[2]]
-    assert traced == [("fork+exec", 0, True)] * min(plans.SERIES_OF_TRACED, rounds)
+    assert traced == [("fork+exec", 0, True)] * min(plans.TRACED[0], rounds)
+
+
+def test_what_takes_long_is_traced_once():
+    plan = make_plan({"a": 40.0, "b": 2.0}, seed=1, rounds=5, traced=["a", "b"])
+    traced = [arm for number in range(1, 6) for arm, _, traced in plan.order(number) if traced]
+    assert (traced.count("a"), traced.count("b")) == (1, 3)
 
 
 def test_expected_time_is_the_sum_of_its_shots():
