@@ -27,10 +27,10 @@ from tests.v2_rig.tree import Tree
 HERE = Path(__file__).parent
 # A program that the host lacks is lacking in the guest too, and the tests say so.
 PROGRAMS = (
-    "bash capsh cat chgrp chmod chown conmon cp cpio crun debugfs docker-registry e2fsck env find "
-    "getcap getfattr grep gzip ip ln ls mkdir mkfs.ext4 mknod mount mv newgidmap newuidmap "
-    "nsenter openssl podman ps rm runc script sed setcap setfattr setpriv sh skopeo sleep stat "
-    "strace tar touch umoci umount unshare xz zstd"
+    "bash capsh cat chgrp chmod chown chroot conmon cp cpio crun debugfs docker-registry e2fsck "
+    "env find getcap getfattr grep gzip ip ln ls mkdir mkfs.ext4 mknod mount mv newgidmap "
+    "newuidmap nsenter openssl podman ps rm runc script sed setcap setfattr setpriv sh skopeo "
+    "sleep stat strace tar touch umoci umount unshare xz zstd"
 )
 # Distributions of the virtual environment, with all that they require.
 PACKAGES = "hypothesis ipykernel jsonschema nbformat nbval pytest urllib3 zlib-ng zstandard"
