@@ -23,8 +23,10 @@ TEMPORARY = tempfile.mkdtemp(prefix="mct-")
 os.chmod(TEMPORARY, 0o755)
 os.environ["TMPDIR"] = tempfile.tempdir = TEMPORARY
 
-# A shell's background job is deaf to these, and so would be all that the tests start and interrupt.
+# A shell's background job, or nohup's, is deaf to these, and so would be all that the tests start
+# and interrupt.
 for _number, _handler in (
+    (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
 ):

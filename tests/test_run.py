@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from minicontainer.kernel import capabilities, namespaces
+from tests.bundles import Process
 from tests.roots import COMMAND, ORDINARY_UID
 
 pytestmark = pytest.mark.root
@@ -248,9 +249,9 @@ def test_rootfs_missing_empty_or_a_file(tmp_path, prefix):
 # --- signals and the end -----------------------------------------------------------------------
 
 
-def start(root: Path, *words: str, prefix=()) -> subprocess.Popen:
+def start(root: Path, *words: str, prefix=()) -> Process:
     """Start a container whose command prints a line once it is ready."""
-    process = subprocess.Popen(
+    process = Process(
         [*prefix, *COMMAND, "run", "--rootfs", str(root), *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
