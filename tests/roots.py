@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,17 +25,27 @@ def make_busybox_root(directory: Path) -> Path:
         pytest.skip("busybox is not installed: apt install busybox-static")
     (directory / "bin").mkdir(parents=True)
     shutil.copy(busybox, directory / "bin/busybox")
-    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
-    for name in applets.stdout.split():
-        if name != "busybox":
-            (directory / "bin" / name).symlink_to("busybox")
-    done = subprocess.run(
-        ["chroot", directory, "/bin/true"] if os.geteuid() == 0 else [busybox, "true"],
-        capture_output=True,
-    )
-    if done.returncode:
-        pytest.skip(f"busybox is not static: apt install busybox-static ({done.stderr!r})")
+    for name in _applets(busybox):
+        os.symlink("busybox", f"{directory}/bin/{name}")
+    if complaint := _complaint(busybox):
+        pytest.skip(f"busybox is not static: apt install busybox-static ({complaint})")
     return directory
+
+
+@functools.cache
+def _applets(busybox: str) -> list[str]:
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split() if name != "busybox"]
+
+
+@functools.cache
+def _complaint(busybox: str) -> str:
+    """Why it does not run in a root of its own; "" when it does."""
+    with tempfile.TemporaryDirectory() as root:
+        shutil.copy(busybox, f"{root}/true")
+        words = ["chroot", root, "/true"] if os.geteuid() == 0 else [busybox, "true"]
+        done = subprocess.run(words, capture_output=True)
+    return repr(done.stderr) if done.returncode else ""
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from minicontainer.kernel.cgroups import detect
-from tests.v2_rig import compare, guest
+from tests.v2_rig import compare, guest, selection
 from tests.v2_rig.beside import Beside
 
 RIG = pytest.StashKey["Rig"]()
@@ -128,7 +128,11 @@ def pytest_terminal_summary(
         for reason, count in reasons.most_common():
             terminalreporter.line(f"  {count} left out: {reason}")
     terminalreporter.line(f"The guest took {rig.beside.cpu_s:.0f} s of CPU time")
-    there = rig.outcomes["root" if os.geteuid() == 0 else "learner"]
+    for file, reason in selection.LEFT_OUT.items():
+        if "::" not in file:
+            terminalreporter.line(f"{file} is left out: {reason}")
+    root, learner = rig.outcomes["root"], rig.outcomes["learner"]
+    there = learner | root if os.geteuid() == 0 else root | learner
     both = (
         (f"Passed here ({layout}), not in the guest (v2)", compare.only(here, there)),
         (f"Passed in the guest (v2), not here ({layout})", compare.only(there, here)),
