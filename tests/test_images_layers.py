@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import shutil
 import stat
@@ -510,7 +511,10 @@ def test_an_ordinary_user_owns_all_files_when_it_has_one_id(users_store) -> None
         pytest.skip(check("user namespace").detail)
     done = users_store(AS_USER, *MEMBERS)
     assert done.returncode == 0, done.stderr
-    assert '"etc/f": [0, 0]' in done.stdout
+    said = json.loads(done.stdout)
+    if len(said["maps"][0]) > 1:
+        pytest.skip("this user has a range of ids: another test is about those")
+    assert said["owners"]["etc/f"] == [0, 0]
 
 
 MOUNT_AS_USER = """

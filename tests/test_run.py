@@ -19,7 +19,7 @@ from minicontainer.kernel import capabilities, namespaces
 from tests.bundles import Process
 from tests.roots import COMMAND, ORDINARY_UID
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.rootless]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo ./workshop test")
 
 

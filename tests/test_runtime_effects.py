@@ -382,7 +382,8 @@ def test_runc_sets_the_same_limits(bundle: Bundle):
     bundle.args(
         "sh", "-c", "cd /sys/fs/cgroup; grep . memory/memory.limit_in_bytes pids/pids.max "
         "memory/memory.soft_limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpuset/cpuset.cpus "
-        "devices/devices.list memory.max pids.max cpu.max cpu.weight cpuset.cpus 2>/dev/null; true",
+        "devices/devices.list memory.max memory.low pids.max cpu.max cpu.weight cpuset.cpus "
+        "2>/dev/null; true",
     )  # fmt: skip
     # runc 1.1 still allows tun to everybody; 1.2 does not
     theirs = sorted(line for line in runc(bundle).splitlines() if " 10:200 " not in line)

@@ -90,6 +90,7 @@ SOME_OF = {
         "test_created", "test_kill_all", "test_nothing_of_ours", "test_paused", "test_pid_that",
         "test_run_forwards", "test_run_gives", "test_runtime_killed", "test_states",
     ),
+    "tests/test_runtime_podman.py": ("test_detached", "test_restart_and_limits"),
     "tests/test_runtime_trace.py": ("test_exec_tells", "test_run_tells"),
     "tests/test_runtime_words.py": (
         "test_exec_in", "test_groups_that", "test_one_controller", "test_the_containers_own",
