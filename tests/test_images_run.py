@@ -818,7 +818,7 @@ def test_the_library_runs_images(host: Host, monkeypatch) -> None:
 def test_the_plan_of_an_image(host: Host) -> None:
     host.image("app", Volumes={"/data": {}})
     text = host("explain", "app").stdout
-    for words in ("overlay root", "lowerdir+", "upperdir", "copy('/data'", "lesson 07"):
+    for words in ("overlay root", "lowerdir=", "upperdir", "copy('/data'", "lesson 07"):
         assert words in text
     assert json.loads(host("explain", "--json", "app").stdout)[0]["n"] == 1
     assert "step to exec" in host.run("--trace", "app", "true").stderr

@@ -17,7 +17,7 @@ from minicontainer.runtime_gc import dead
 from tests.bundles import FOREVER, Bundle, bundle
 from tests.test_runtime_crash import full, killed_at, strangers
 
-__all__ = ["bundle", "full"]
+__all__ = ["bundle"]
 pytestmark = pytest.mark.root
 
 
@@ -49,23 +49,24 @@ def half_made(bundle: Bundle) -> Bundle:
 
 
 @pytest.mark.slow
-def test_killed_at_every_step_then_collected(full: Bundle):
+def test_killed_at_every_step_then_collected(bundle: Bundle):
     """Either gc brings it to nothing, or the container is whole and stays."""
-    points = killed_at(full, -1, "create", full.id)
+    full(bundle)
+    points = killed_at(bundle, -1, "create", bundle.id)
     assert points is not None
-    assert gc(full) == []
-    full.call("delete", "--force", full.id)
+    assert gc(bundle) == []
+    bundle.call("delete", "--force", bundle.id)
     whole = 0
     for point in range(1, points + 1):
-        killed_at(full, point, "create", full.id)
-        told = gc(full)
-        if full.left():
-            assert full.state()["status"] == "created", point
+        killed_at(bundle, point, "create", bundle.id)
+        told = gc(bundle)
+        if bundle.left():
+            assert bundle.state()["status"] == "created", point
             assert told == [], point
-            full.call("delete", "--force", full.id)
+            bundle.call("delete", "--force", bundle.id)
             whole += 1
-        wait_for(lambda: strangers(full) == [])
-        assert full.left() == [], point
+        wait_for(lambda: strangers(bundle) == [])
+        assert bundle.left() == [], point
     assert whole < points / 2
     print(f"collected at {points - whole} of {points} points")
 
