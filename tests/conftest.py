@@ -38,6 +38,7 @@ for _number, _handler in (
 NOT_OURS = (
     "/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir(), "/run/runc",
     "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
+    "/sys/fs/cgroup/podman_probe",
     f"{runtime_dir()}/seccomp",  # compiled filters: a cache
     f"{runtime_dir()}/sealed",  # the interpreter that containers cannot write, once a boot
 )  # fmt: skip
