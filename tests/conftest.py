@@ -39,6 +39,7 @@ NOT_OURS = (
     "/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir(), "/run/runc",
     "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
     f"{runtime_dir()}/benchmarks.lock",  # an empty file: to remove it would let two runs in
+    "/sys/fs/cgroup/podman_probe",
     f"{runtime_dir()}/seccomp",  # compiled filters: a cache
     f"{runtime_dir()}/sealed",  # the interpreter that containers cannot write, once a boot
 )  # fmt: skip

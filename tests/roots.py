@@ -59,9 +59,12 @@ def ordinary_user(tmp_path: Path) -> list[str]:
     """Words to put before a command so that it runs as somebody without privilege."""
     if os.geteuid() != 0:
         return []
+    runtime = tmp_path / "xdg"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.chown(runtime, ORDINARY_UID, ORDINARY_UID)
     words = [
         "setpriv", f"--reuid={ORDINARY_UID}", f"--regid={ORDINARY_UID}", "--clear-groups",
-        "--inh-caps=-all", "env", f"HOME={tmp_path}", f"XDG_RUNTIME_DIR={tmp_path}",
+        "--inh-caps=-all", "env", f"HOME={tmp_path}", f"XDG_RUNTIME_DIR={runtime}",
     ]  # fmt: skip
     able = subprocess.run([*words, *COMMAND, "--version"], capture_output=True, text=True)
     if able.returncode:

@@ -18,18 +18,26 @@ from pathlib import Path
 import pytest
 
 from minicontainer.kernel import cgroups
-from tests.bundles import FOREVER, Bundle, alive, bundle, end
+from tests.bundles import FOREVER, Bundle, alive, end
 from tests.roots import ORDINARY_UID, make_busybox_root
 
-__all__ = ["bundle"]
 pytestmark = [pytest.mark.root, pytest.mark.rootless]
 
 USER = "mct-user"
+# Root plays an ordinary user; who is one is himself.
+UID, GID = os.geteuid() or ORDINARY_UID, os.getegid() or ORDINARY_UID
 FIRST, COUNT = 3_000_000, 65536  # where no distribution begins
 MAPPING = [
-    {"containerID": 0, "hostID": ORDINARY_UID, "size": 1},
+    {"containerID": 0, "hostID": UID, "size": 1},
     {"containerID": 1, "hostID": FIRST, "size": COUNT},
 ]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    made = Bundle(tmp_path)
+    yield made
+    made.clean()
 
 
 class Account:
@@ -61,6 +69,8 @@ class Account:
 @pytest.fixture
 def account(tmp_path: Path, ordinary_user: list[str]):
     """A function: the account with these lines for USER in /etc/subuid and /etc/subgid."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can put files of /etc out of an ordinary user's sight")
     for path in ("/etc/subuid", "/etc/subgid"):
         if not os.path.exists(path):
             pytest.skip(f"{path} is missing, and a mount needs it: apt install uidmap")
@@ -71,7 +81,7 @@ def account(tmp_path: Path, ordinary_user: list[str]):
 
 def owned(bundle: Bundle) -> None:
     for path in (bundle.directory, bundle.root, *bundle.root.rglob("*")):
-        os.chown(path, ORDINARY_UID, ORDINARY_UID, follow_symlinks=False)
+        os.chown(path, UID, GID, follow_symlinks=False)
 
 
 def configure(bundle: Bundle, maps: list[dict]) -> None:
@@ -83,7 +93,8 @@ def configure(bundle: Bundle, maps: list[dict]) -> None:
     path.unlink()
     bundle.config["process"]["terminal"] = False
     bundle.config["root"]["readonly"] = False
-    bundle.config["linux"].update(uidMappings=maps, gidMappings=maps)
+    groups = [{**one, "hostID": GID if one["hostID"] == UID else one["hostID"]} for one in maps]
+    bundle.config["linux"].update(uidMappings=maps, gidMappings=groups)
 
 
 @pytest.fixture
@@ -176,15 +187,15 @@ def test_helper_that_is_not_installed(bundle: Bundle, account, program):
 def test_life_with_a_single_id(bundle: Bundle, ordinary_user):
     owned(bundle)
     bundle.command = [*ordinary_user, *bundle.command]
-    configure(bundle, [{"containerID": 0, "hostID": ORDINARY_UID, "size": 1}])
+    configure(bundle, [{"containerID": 0, "hostID": UID, "size": 1}])
     bundle.args(*FOREVER).create()
     pid = bundle.state()["pid"]
     assert bundle.state()["status"] == "created"
     bundle.call("start", bundle.id)
     done = bundle.call("exec", bundle.id, "cat", "/proc/self/setgroups", "/proc/self/gid_map")
-    assert done.stdout.split() == ["deny", "0", str(ORDINARY_UID), "1"]
+    assert done.stdout.split() == ["deny", "0", str(GID), "1"]
     assert "groups" not in bundle.call("exec", bundle.id, "sh", "-c", "touch /mine").stdout
-    assert (bundle.root / "mine").stat().st_uid == ORDINARY_UID
+    assert (bundle.root / "mine").stat().st_uid == UID
     done = bundle.call("exec", "--user", "5:5", bundle.id, "true", check=False)
     assert done.returncode == 1
     assert "fix: " in done.stderr
@@ -198,7 +209,7 @@ def test_life_with_a_single_id(bundle: Bundle, ordinary_user):
 def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_user):
     owned(bundle)
     bundle.command = [*ordinary_user, *bundle.command]
-    configure(bundle, [{"containerID": 0, "hostID": ORDINARY_UID, "size": 1}])
+    configure(bundle, [{"containerID": 0, "hostID": UID, "size": 1}])
     bundle.config["process"]["user"] = {"uid": 0, "gid": 0, "additionalGids": [4]}
     done = bundle.run("true")
     assert done.returncode == 1
@@ -207,18 +218,26 @@ def test_additional_groups_need_more_than_a_single_id(bundle: Bundle, ordinary_u
     assert bundle.left() == []
 
 
+def top() -> Path:
+    return Path(cgroups.detect.detect().hierarchies[0].mount_point)
+
+
 @pytest.fixture
 def delegated(bundle: Bundle):
     """A group of cgroup v2 that belongs to the ordinary user, as systemd's user@.service does."""
     layout = cgroups.detect.detect()
     if layout.kind != "v2" or "pids" not in layout.versions():
         pytest.skip("cgroup v1 cannot be delegated to an ordinary user safely")
-    top = Path(layout.hierarchies[0].mount_point)
-    group = top / f"minicontainer-test-delegated-{bundle.id}"
-    (top / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+    above = top() if os.geteuid() == 0 else Path(f"{top()}{layout.hierarchies[0].own}").parent
+    if not os.access(above / "cgroup.procs", os.W_OK):
+        pytest.skip(
+            "no group is delegated to this user: systemd-run --user --scope -p Delegate=yes"
+        )
+    group = above / f"minicontainer-test-delegated-{bundle.id}"
+    (above / "cgroup.subtree_control").write_text("+memory +pids +cpu")
     group.mkdir()
     for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control"):
-        os.chown(path, ORDINARY_UID, ORDINARY_UID)
+        os.chown(path, UID, GID)
     yield group
     bundle.clean()
     for path in (*group.rglob("*/"), group):
@@ -232,14 +251,14 @@ def test_limits_in_a_delegated_group(bundle: Bundle, ordinary_user, delegated: P
     owned(bundle)
     inner = delegated / "caller"
     inner.mkdir()
-    os.chown(inner, ORDINARY_UID, ORDINARY_UID)
-    os.chown(inner / "cgroup.procs", ORDINARY_UID, ORDINARY_UID)
+    os.chown(inner, UID, GID)
+    os.chown(inner / "cgroup.procs", UID, GID)
     enter = ["sh", "-c", f'echo 0 > {inner}/cgroup.procs; exec "$@"', "sh"]
     # By its path: busybox's shell takes its own, which knows less
-    ordinary_user[0] = shutil.which(ordinary_user[0]) or ordinary_user[0]
+    ordinary_user[:1] = [shutil.which(word) or word for word in ordinary_user[:1]]
     bundle.command = [*enter, *ordinary_user, *bundle.command]
-    configure(bundle, [{"containerID": 0, "hostID": ORDINARY_UID, "size": 1}])
-    bundle.config["linux"]["cgroupsPath"] = f"/{delegated.name}/{bundle.id}"
+    configure(bundle, [{"containerID": 0, "hostID": UID, "size": 1}])
+    bundle.config["linux"]["cgroupsPath"] = f"/{delegated.relative_to(top())}/{bundle.id}"
     bundle.config["linux"]["resources"] = {"pids": {"limit": 5}, "memory": {"limit": 48 << 20}}
     done = bundle.run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 2 & done; wait")
     assert "can't fork" in done.stderr

@@ -19,6 +19,7 @@ from tests.roots import REPOSITORY
 
 # Nothing said for so long: longer than the guest's pytest lets one test take (selection.OPTIONS).
 QUIET_S = 300
+SWITCH_OFF_S = 20
 LAST_LINES = 30
 
 
@@ -67,6 +68,11 @@ class Beside:
         return f"last lines of its {'console' if console else 'log'}:\n{last}"
 
     def stop(self) -> None:
+        """A guest that has said all is given the time to switch itself off."""
+        self._read_on()
+        deadline = time.monotonic() + SWITCH_OFF_S
+        while self.lines[""] and not self._ended() and time.monotonic() < deadline:
+            time.sleep(0.05)
         self._kill()
         self.accelerator = self._text("accelerator") or self.accelerator
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -85,7 +91,8 @@ class Beside:
             if not pid:
                 return False
             self.process.returncode = os.waitstatus_to_exitcode(status)
-            self.cpu_s = usage.ru_utime + usage.ru_stime
+            if self.process.returncode >= 0:  # else it has not waited for QEMU
+                self.cpu_s = usage.ru_utime + usage.ru_stime
         return True
 
     def _heard(self) -> float:

@@ -127,7 +127,8 @@ def pytest_terminal_summary(
         reasons = Counter(rig.left_out[name].values())
         for reason, count in reasons.most_common():
             terminalreporter.line(f"  {count} left out: {reason}")
-    terminalreporter.line(f"The guest took {rig.beside.cpu_s:.0f} s of CPU time")
+    if rig.beside.cpu_s:
+        terminalreporter.line(f"The guest took {rig.beside.cpu_s:.0f} s of CPU time")
     for file, reason in selection.LEFT_OUT.items():
         if "::" not in file:
             terminalreporter.line(f"{file} is left out: {reason}")
