@@ -193,6 +193,9 @@ def test_stopped_helper_does_not_hold_up_the_end(root, stopped_helper):
     minicontainer.helper_stop()
     assert time.monotonic() - began < 10
     assert not os.path.exists(f"/proc/{stopped_helper}")
+    deadline = time.monotonic() + 10
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)  # they were told to end, and do a moment later
     assert not any(map(alive, workers))
 
 
