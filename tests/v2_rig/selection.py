@@ -59,6 +59,7 @@ LEFT_OUT = {
     "tests/test_runtime_fuzz.py": "thousands of inputs: hours of emulation",
     "tests/test_runtime_reliability.py::test_disk_full": SLOW,
     "tests/test_runtime_reliability.py::test_state_directory": OWN,
+    "tests/test_runtime_rootless.py::test_podman": "it needs benchmarks, not in the guest",
     "tests/test_seccomp.py::test_cost": "a budget of time, for a processor that is not emulated",
 }
 # Of these files only such tests run in which a group, an id, a mount or a device decides.
