@@ -62,10 +62,11 @@ class Beside:
             time.sleep(0.2)
 
     def words(self) -> str:
-        """The last lines of the console; those of the image's maker, when there is no guest yet."""
+        """The last lines of the console, and of what the image's maker and QEMU themselves say."""
         console, log = (self._text(name).splitlines() for name in ("console", "log"))
-        last = "\n".join((console or log)[-LAST_LINES:])
-        return f"last lines of its {'console' if console else 'log'}:\n{last}"
+        said = {"console": console[-LAST_LINES:], "log": log[-3 if console else -LAST_LINES :]}
+        return "; ".join(f"last lines of its {name}:\n" + "\n".join(lines)
+                         for name, lines in said.items() if lines)  # fmt: skip
 
     def stop(self) -> None:
         """A guest that has said all is given the time to switch itself off."""
