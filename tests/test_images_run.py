@@ -41,6 +41,9 @@ class Host:
 
     def __init__(self, data: Path, prefix: list[str]) -> None:
         self.data = data
+        own = [word for word in prefix if word.startswith("XDG_RUNTIME_DIR=")]
+        self.states = Path(f"{own[0].partition('=')[2]}/minicontainer" if own else runtime_dir(),
+                           "containers")  # fmt: skip
         self.words = [*(prefix or ["env"]), f"MINICONTAINER_DATA={data}", *COMMAND]
         self.mine = f"t{uuid.uuid4().hex[:8]}"  # a name that no other test has
 
@@ -73,7 +76,13 @@ class Host:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [line for line in mounts if str(self.data) in line]
         found += glob.glob(f"/sys/fs/cgroup/**/*{self.mine}*", recursive=True)
-        return found + [one for one in names(Path(runtime_dir(), "containers")) if self.mine in one]
+        return found + [one for one in names(self.states) if self.mine in one]
+
+    def emptied(self) -> None:
+        """Removes the containers; raises AssertionError, with what `rm` said, when things stay."""
+        said = [self("rm", "-f", name, check=False).stderr
+                for name in names(self.data / "containers")]  # fmt: skip
+        assert self.left() == [], said
 
 
 def names(path: Path) -> list[str]:
@@ -94,9 +103,7 @@ def busybox() -> bytes:
 def host(tmp_path: Path):
     made = Host(tmp_path / "data", [])
     yield made
-    for name in names(made.data / "containers"):
-        made("rm", "-f", name, check=False)
-    assert made.left() == []
+    made.emptied()
 
 
 @pytest.fixture(params=["root", "rootless"])
@@ -113,9 +120,7 @@ def both(request, tmp_path: Path):
     busybox()
     made("image", "bootstrap", "busybox")
     yield made
-    for name in names(data / "containers"):
-        made("rm", "-f", name, check=False)
-    assert made.left() == []
+    made.emptied()
 
 
 def until(condition, seconds: float = 20):
@@ -729,10 +734,8 @@ def test_after_kill_9_gc_leaves_nothing(both: Host, words: list[str]) -> None:
     record = both.data / "containers" / both.mine / "container.json"
     until(lambda: record.exists() and json.loads(record.read_text()).get("started"))
     pid = json.loads(record.read_text())["monitor"][0]
-    (state,) = [path for path in glob.glob("/run/minicontainer/containers/*/state.json")
-                + glob.glob(f"{both.data.parent}/minicontainer/containers/*/state.json")
-                if both.mine in path]  # fmt: skip
-    init = json.loads(Path(state).read_text())["pid"]
+    (state,) = [path for path in both.states.glob("*/state.json") if both.mine in str(path)]
+    init = json.loads(state.read_text())["pid"]
     os.kill(pid, signal.SIGKILL)
     process.wait(20)
     until(lambda: not alive(init))
