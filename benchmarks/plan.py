@@ -94,15 +94,17 @@ def make_plan(
     budget_s: float | None = None,
     traced: list[str] | None = None,
     quick: bool = False,
+    reference: str = "",
 ) -> Plan:
     """A plan for arms that cost `seconds` a shot (measured in round 0).
 
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
     then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
     not fit. Never below FEWEST, so a very short budget is exceeded; the printed plan says what it
-    takes. quick: fewer for slow arms, which then have no interval.
+    takes. quick: fewer for slow arms, which then have no interval. reference: in place of the first
+    of REFERENCES, if it is among them.
     """
-    reference = next((name for name in REFERENCES if name in seconds), "")
+    reference = next((name for name in (reference, *REFERENCES) if name in seconds), "")
     reference = reference or min(seconds, key=lambda arm: seconds[arm])
 
     def plan(most: int, slow: int) -> Plan:

@@ -18,7 +18,7 @@ from minicontainer.paths import cache_dir
 CLONE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(CLONE, "vm-images", "build.py")
 FIX = "python -m benchmarks prepare"
-TOOLS = "tools"  # made for one run: see toolbox.py
+TOOLS, BASE = "tools", "busybox"  # made for one run, of that other tree: see toolbox.py
 
 
 def images() -> str:
@@ -42,6 +42,7 @@ def _initramfs(name: str) -> str:
 
 def missing(name: str) -> Skip | None:
     """Why no arm can use this tree yet."""
+    name = BASE if name == TOOLS else name
     if os.access(os.path.join(tree(name), "probe"), os.X_OK):
         return None
     return Skip(f"the {name} root tree with its probe is not built ({tree(name)})", FIX)
@@ -72,9 +73,20 @@ def missing_disk(root: str) -> Skip | None:
     return None if os.path.isfile(path) else Skip(f"not built: {path}", FIX)
 
 
+def modules() -> str:
+    """An initramfs with modules of the guests' kernel: /modules/NN-NAME.ko, in their order."""
+    return os.path.join(images(), "kernel", "modules.cpio")
+
+
+def missing_modules() -> Skip | None:
+    """Why no guest can drive a disk or a network card yet."""
+    return None if os.path.isfile(modules()) else Skip(f"not built: {modules()}", FIX)
+
+
 def missing_guest(root: str) -> Skip | None:
     """Why no virtual machine can be started with this root yet ("" is the boot sector)."""
-    needed = [guest_file for guest_file in _guest_files(root) if not os.path.isfile(guest_file)]
+    files = _guest_files(BASE if root == TOOLS else root)
+    needed = [guest_file for guest_file in files if not os.path.isfile(guest_file)]
     return Skip(f"not built: {', '.join(needed)}", FIX) if needed else None
 
 

@@ -17,17 +17,23 @@ from benchmarks.workdir import storage_directory
 _LIBRARY = re.compile(r"(/\S+) \(0x")  # in what ldd(1) says of each
 
 
-def make(programs: list[str]) -> None:
-    """The tree, and an initramfs of it. Raises ArmFailed, OSError."""
+def make(programs: list[str], files: dict[str, str] | None = None) -> None:
+    """The tree, and an initramfs of it. files: path in the tree, content. Raises ArmFailed,
+    OSError.
+    """
     tree = roots.tree(roots.TOOLS)
     storage_directory()  # which it lies in
-    shutil.copytree(roots.tree("busybox"), tree, symlinks=True)
+    shutil.copytree(roots.tree(roots.BASE), tree, symlinks=True)
     for program in programs:
         for path in (program, *_libraries(program)):
             there = tree + path
             if not os.path.lexists(there):
                 os.makedirs(os.path.dirname(there), exist_ok=True)
                 shutil.copy2(os.path.realpath(path), there)
+    for name, content in (files or {}).items():
+        os.makedirs(os.path.dirname(tree + name), exist_ok=True)
+        with open(tree + name, "w", encoding="utf-8") as text:
+            text.write(content)
     with open(f"{tree}.cpio", "wb") as file:
         cpio.write(tree, file)
 

@@ -1,4 +1,5 @@
-"""Arms with an address of their own, whose payload answers on it: the benchmark `ready`.
+"""Arms with an address of their own, whose payload answers on it: the benchmarks `ready` and
+`network`.
 
 The payload says that its port is open; only then is it connected to. So nobody is polled.
 """
@@ -9,8 +10,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from benchmarks import netns, roots
 from benchmarks.arms.base import Arm, ArmFailed, Skip
@@ -53,6 +54,13 @@ class Networked(Arm):
         """
         raise NotImplementedError
 
+    @contextmanager
+    def serving(self, words: list[str]) -> Iterator[str]:
+        """An instance that runs a server of its root tree, which signals on its stdout when it
+        listens; yields its address. Raises ArmFailed.
+        """
+        raise NotImplementedError
+
     def fix_for(self, failure: str) -> str:
         return self.arm.fix_for(failure)
 
@@ -76,13 +84,23 @@ class OnOurBridge(Networked):
         return netns.why_not() or super().unavailable()
 
     def ready(self) -> tuple[int, int]:
-        ear = Ear()
         asked = time.monotonic_ns()
-        namespace = None
+        with self._held(SERVE) as (one, address):
+            return asked, _replied(one, address)
+
+    @contextmanager
+    def serving(self, words: list[str]) -> Iterator[str]:
+        with self._held(words) as (one, address), stopped(one):
+            yield address
+
+    @contextmanager
+    def _held(self, words: list[str]) -> Iterator[tuple[Held, str]]:
+        """An instance in a namespace of its own, which is deleted at the end."""
+        ear, namespace = Ear(), None
         try:
             namespace = netns.Namespace()
             self.join(namespace)
-            return asked, _replied(self.arm.hold(ear, SERVE), namespace.address)
+            yield self.arm.hold(ear, words), namespace.address
         finally:
             ear.close()
             if namespace:
@@ -147,24 +165,31 @@ class Machine(Networked):
 def _replied(one: Held, address: str) -> int:
     """When the first byte of a reply was there; the instance is stopped then. Raises ArmFailed."""
     try:
-        with socket.create_connection((address, PORT), TIMEOUT_S) as link:
+        with stopped(one), socket.create_connection((address, PORT), TIMEOUT_S) as link:
             byte = link.recv(1)
             now = time.monotonic_ns()
     except OSError as error:
         raise ArmFailed(f"no reply from {address}: {error}") from error
-    finally:
-        with suppress(ArmFailed):
-            one.stop()
     if byte != b"r":
         raise ArmFailed(f"{address} closed the connection without a reply")
     return now
 
 
-def _chroot() -> Networked:
+@contextmanager
+def stopped(one: Held) -> Iterator[None]:
+    """At the end of the block it is."""
+    try:
+        yield
+    finally:
+        with suppress(ArmFailed):
+            one.stop()
+
+
+def chrooted(root: str) -> Networked:
     """`ip netns exec` and chroot: an address and nothing else."""
     chroot = shutil.which("chroot", path=PATH) or "chroot"
-    program = [chroot, roots.tree(ROOT), "/probe"]
-    arm = CommandArm(f"netns+chroot:{ROOT}", [netns.tool(), "netns", "exec", "", *program], ROOT)
+    program = [chroot, roots.tree(root), "/probe"]
+    arm = CommandArm(f"netns+chroot:{root}", [netns.tool(), "netns", "exec", "", *program], root)
     arm.runtime = "ip netns+chroot"
 
     def join(namespace: netns.Namespace) -> None:
@@ -173,7 +198,7 @@ def _chroot() -> Networked:
     return OnOurBridge(arm, join)
 
 
-def _bundle(arm: BundleArm) -> Networked:
+def bundled(arm: BundleArm) -> Networked:
     """A runtime: its bundle names the namespace by its path. A user namespace could not own it."""
 
     def join(namespace: netns.Namespace) -> None:
@@ -195,4 +220,4 @@ def networked_arms() -> list[Arm]:
     machines = [
         Machine(arm) for arm in vm_arms() if isinstance(arm, VirtualMachine) and arm.tier == "full"
     ]
-    return [_chroot(), *map(_bundle, runtimes), *engines, *machines]
+    return [chrooted(ROOT), *map(bundled, runtimes), *engines, *machines]

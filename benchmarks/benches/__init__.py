@@ -9,7 +9,7 @@ from benchmarks.benches.base import Bench
 # The words of --bench, in the order in which they are run.
 NAMES = (
     "start", "cold", "runtime", "ready", "stop", "memory", "density", "isolation", "images",
-    "libvirt", "cpu", "syscall", "memspeed",
+    "libvirt", "cpu", "syscall", "memspeed", "disk", "network", "application",
 )  # fmt: skip
 # What --full and --quick run where --bench does not say. `runtime` is about this project's own
 # budgets, not about containers and machines.

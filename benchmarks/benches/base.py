@@ -48,6 +48,7 @@ class Bench:
     direction: str = "lower"
     cache_state: str = "warm"
     weight: float = 1.0  # its share of a budget for several benchmarks
+    reference: str = ""  # the arm of the ratios; "": see plan.py
     traced: bool = False  # whether arms that have traced shots give some
     size: Size = Size()
 
@@ -83,7 +84,7 @@ class Bench:
         """Fixed before the first round that counts; seconds: of each arm's sample in round 0."""
         return make_plan(
             seconds, seed=seed, rounds=size.rounds, budget_s=size.budget_s, traced=traced,
-            quick=size.quick,
+            quick=size.quick, reference=self.reference,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -18,7 +18,8 @@ from micro import initramfs, kernel
 
 # What is built in, in some distribution's kernel, is no file and is passed over.
 WANTED = [
-    "overlay", "virtio_pci", "virtio_console", "virtio_blk", "loop", "bfq", "fuse", "tun", "veth",
+    "overlay", "virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "loop", "bfq", "fuse",
+    "tun", "veth",
 ]  # fmt: skip
 DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")  # in the section .modinfo
 FIX = "python vm-images/build.py micro --force takes the newest kernel; then again"
