@@ -185,12 +185,10 @@ def stopped(one: Held) -> Iterator[None]:
             one.stop()
 
 
-def chrooted(root: str) -> Networked:
-    """`ip netns exec` and chroot: an address and nothing else."""
-    chroot = shutil.which("chroot", path=PATH) or "chroot"
-    program = [chroot, roots.tree(root), "/probe"]
-    arm = CommandArm(f"netns+chroot:{root}", [netns.tool(), "netns", "exec", "", *program], root)
-    arm.runtime = "ip netns+chroot"
+def in_namespace(name: str, program: list[str], root: str) -> Networked:
+    """`ip netns exec`: an address, and what the program's words before its last one add."""
+    arm = CommandArm(name, [netns.tool(), "netns", "exec", "", *program], root)
+    arm.runtime = f"ip {name.partition(':')[0]}"
 
     def join(namespace: netns.Namespace) -> None:
         arm.argv[3] = namespace.name
@@ -220,4 +218,6 @@ def networked_arms() -> list[Arm]:
     machines = [
         Machine(arm) for arm in vm_arms() if isinstance(arm, VirtualMachine) and arm.tier == "full"
     ]
-    return [chrooted(ROOT), *map(bundled, runtimes), *engines, *machines]
+    chroot = [shutil.which("chroot", path=PATH) or "chroot", roots.tree(ROOT), "/probe"]
+    process = in_namespace(f"netns+chroot:{ROOT}", chroot, ROOT)
+    return [process, *map(bundled, runtimes), *engines, *machines]

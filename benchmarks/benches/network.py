@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from benchmarks import netns, roots
 from benchmarks.arms.base import Arm, Skip
 from benchmarks.arms.equipped import Equipped
-from benchmarks.arms.networked import Networked, bundled, chrooted, stopped
+from benchmarks.arms.networked import Networked, bundled, in_namespace, stopped
 from benchmarks.arms.oci import OciRuntime
 from benchmarks.arms.runtime import OURS, Run
 from benchmarks.benches.base import Size, Value
@@ -22,18 +22,23 @@ from benchmarks.held import Ear
 from benchmarks.rows import Where
 
 ADDRESS = "198.18.0.254"  # of the machine; netns.py gives those up to .251
+PORTS = (5201, 5202)  # one for each test: iperf3 opens its port anew after one, and a guest is slow
 # iperf3 says at once that it listens. The probe says it on, and ends the others when nobody hears
 # it any more.
 SERVER = """\
+listen() {{ {iperf3} --server --port $1 --interval 0 --forceflush 2>&1; }}
 exec 3>&1
 {qperf} >/dev/null 2>&1 &
-{iperf3} --server --interval 0 --forceflush 2>&1 | {{
-    read -r line
-    case $line in
-    ---*) {here}/probe stay >&3 ;;
-    *) echo "$line" >&2 ;;
-    esac
-    kill -9 0
+listen {ports[0]} | {{
+    read -r one
+    listen {ports[1]} | {{
+        read -r two
+        case $one$two in
+        ---*---*) {here}/probe stay >&3 ;;
+        *) echo "$one $two" >&2 ;;
+        esac
+        kill -9 0
+    }}
 }}
 """
 
@@ -95,11 +100,13 @@ class Network(Tools):
             r"latency += +([\d.]+) ns", "ns", "lower",
         ),
         Load(
-            "iperf3.in", "iperf3", "iperf3 --client ADDRESS --time 1 --format m",
+            "iperf3.in", "iperf3",
+            f"iperf3 --client ADDRESS --port {PORTS[0]} --time 1 --format m",
             r"([\d.]+) Mbits/sec +receiver", "Mbit/s", "higher",
         ),
         Load(
-            "iperf3.out", "iperf3", "iperf3 --client ADDRESS --time 1 --format m --reverse",
+            "iperf3.out", "iperf3",
+            f"iperf3 --client ADDRESS --port {PORTS[1]} --time 1 --format m --reverse",
             r"([\d.]+) Mbits/sec +receiver", "Mbit/s", "higher",
         ),
     )  # fmt: skip
@@ -108,7 +115,8 @@ class Network(Tools):
         root = roots.TOOLS
         containers = [bundled(Run(OURS, root)), bundled(OciRuntime("runc", root))]
         machines = [Card(Equipped(tier, root, _card)) for tier in ("micro", "direct")]
-        return [Loopback(Host()), chrooted(root), *containers, *machines]
+        processes = [Loopback(Host()), in_namespace("netns", [""], root)]
+        return [*processes, *containers, *machines]
 
     @property
     def able(self) -> list[Load]:
@@ -127,8 +135,8 @@ class Network(Tools):
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
         assert isinstance(arm, Networked)
         programs = {load.words.split()[0]: load.program for load in self.loads}
-        here = self.variables(arm)["HERE"] if isinstance(arm, Loopback) else ""
-        script = SERVER.format(here=shlex.quote(here) if here else "", **programs)
+        here = self.variables(arm)["HERE"]
+        script = SERVER.format(here=here and shlex.quote(here), ports=PORTS, **programs)
         with arm.serving(["/bin/sh", "-c", script]) as address:
             for load in self.loads:
                 words = load.arguments.replace("ADDRESS", address).split()
