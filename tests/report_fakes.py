@@ -148,6 +148,16 @@ def every_bench(write: Writer) -> list[Row]:
             arm, "cpu", "cpu.sysbench.events", value, unit="events/s", direction="higher",
             twice=arm is RUNC,
         )  # fmt: skip
+    for bench, metric, unit, direction, values in (
+        ("disk", "fio.read_4k_qd1", "IOPS", "higher", (12000, 2900)),
+        ("network", "qperf.tcp_latency", "ns", "lower", (12000, 112000)),
+        ("application", "redis.get", "requests/s", "higher", (48000, 5200)),
+    ):
+        for arm, value in zip((RUNC, VM), values, strict=True):
+            rows += write.rounds(
+                arm, bench, f"{bench}.{metric}", value, unit=unit, direction=direction,
+                twice=arm is RUNC,
+            )  # fmt: skip
     for arm, ms in ((RUNC, 80), (OURS, 160), (VM, 4000)):
         rows += write.rounds(
             arm, "start", "start.first_instruction", ms, cache_state="cold", twice=arm is RUNC

@@ -152,6 +152,7 @@ class Tools(Bench):
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
         # One instance runs them all, one after the other: a machine's start takes long.
         lines = [f"{name}={shlex.quote(value)}" for name, value in self.variables(arm).items()]
+        lines += ["ifconfig lo 127.0.0.1 up"] if arm.kind == "vm" else []
         for load in self.able:
             lines += [f"echo {MARK}", load.script()]
         said = arm.capture(["/bin/sh", "-c", "\n".join([*lines, "true"])])
@@ -162,7 +163,8 @@ class Tools(Bench):
         """The load's figure in what it said. Raises ArmFailed."""
         found = re.search(load.finds, text)
         if not found:
-            raise ArmFailed(f"{load.words}: {text.strip()[-200:] or 'it said nothing'}")
+            said = " ".join(text.split())[-200:]
+            raise ArmFailed(f"{load.words}: {said or 'it said nothing'}")
         params = {"tool": first_line(load.program), "words": load.words}
         if load.server:
             params["server"] = f"{load.server} ({first_line(_path(load.server), '-v')})"

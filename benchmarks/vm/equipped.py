@@ -30,7 +30,6 @@ exec </dev/null >/dev/null 2>&1
 for module in /modules/*; do
     case $module in *virtio*|*failover*) insmod $module ;; esac
 done
-ifconfig lo 127.0.0.1 up
 """
 
 
