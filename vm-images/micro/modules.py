@@ -1,4 +1,4 @@
-"""kernel/modules.cpio: those modules of the guests' kernel that the tests in a guest need.
+"""kernel/modules.cpio: those modules of the guests' kernel that tests and loads in a guest need.
 
 `NN-name.ko` in the order in which they have to be inserted, plain: whatever has busybox can do it.
 A kernel's own list of dependencies is made when it is installed; here each module says its own.
