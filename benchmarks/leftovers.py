@@ -43,7 +43,7 @@ def _destroy_machines(say: Callable[[str], None]) -> None:
         return  # without libvirt-python there never was a machine
     for machine in hypervisor.abandoned():
         say(f"destroy virtual machine {machine.name()}")
-        machine.destroy()
+        hypervisor.destroy(machine.name())
     parts.remove_abandoned_bridges(say)
 
 

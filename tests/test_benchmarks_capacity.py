@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import pyplot as plt
 
+from benchmarks.plan import Plan
 from benchmarks.report.analysis import analyse
 from benchmarks.report.capacity import RESERVE_MIB
+from benchmarks.report.figures.drift import drift
 from benchmarks.report.order import biased_places, order_effect
 from benchmarks.statistics import line, rank_correlation
 from tests.bench_fakes import FakeArm, write_run
@@ -125,6 +129,51 @@ def test_an_order_that_is_not_random_is_named(full, tmp_path):
         first = arm.name == "docker:busybox"
         arm.orders[:] = [0 if first else random.randint(1, 5) for _ in arm.orders]
     assert "docker:busybox (mean place 0.00 of the round)" in biased_places(found)
+
+
+def biased_run(directory, monkeypatch, arrange):
+    """A run of the real rounds by a plan whose order is `arrange`d: (shots, round) -> shots."""
+    honest = Plan.order
+
+    def order(plan, number):
+        return arrange(sorted(honest(plan, number)), number)
+
+    monkeypatch.setattr(Plan, "order", order)
+    some = [FakeArm(name, 20.0) for name in ("runc:busybox", *"bcdef")]
+    return analyse(write_run(directory, some, 30))
+
+
+def test_a_harness_that_always_keeps_one_order_is_told_by_the_drift_figure(tmp_path, monkeypatch):
+    found = biased_run(tmp_path, monkeypatch, lambda shots, _: shots)
+    names = " ".join(biased_places(found.arms))
+    assert "b (mean place 0.00 of the round)" in names
+    assert "c (30 times in 30 right after b)" in names
+    made = drift(found)
+    plt.close(made.figure)
+    assert "; NOT in random order: b (mean place 0.00 of the round)" in made.title
+
+
+def test_a_rotation_whose_mean_places_are_alike_is_told_too(tmp_path, monkeypatch):
+    def rotated(shots, number):
+        turn = number % len(shots)
+        return shots[turn:] + shots[:turn]
+
+    found = biased_run(tmp_path, monkeypatch, rotated)
+    names = biased_places(found.arms)
+    assert not [name for name in names if "mean place" in name]
+    assert any(re.fullmatch(r"d \(2\d times in 30 right after c\)", name) for name in names)
+    made = drift(found)
+    plt.close(made.figure)
+    assert "NOT in random order: " in made.title
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_random_orders_raise_no_alarm(tmp_path, count):
+    """Fifteen runs of each size, as the harness itself orders them."""
+    for seed in range(15):
+        some = [FakeArm(f"arm-{number}", 20.0) for number in range(count)]
+        run = write_run(tmp_path / str(seed), some, 12, seed=seed)
+        assert biased_places(analyse(run).arms) == []
 
 
 def test_a_slow_arm_of_ten_milliseconds_is_ten_milliseconds(tmp_path):

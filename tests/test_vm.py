@@ -281,69 +281,6 @@ def test_clean_finds_the_bridge_of_a_killed_harness():
     assert not os.path.exists(f"/sys/class/net/{name}")
 
 
-WITHOUT_LIBVIRT = """
-import glob, os, subprocess, sys, time
-from benchmarks import workdir
-from benchmarks.vm import hypervisor
-from benchmarks.arms.base import ArmFailed
-from benchmarks.vm.driver import Machine
-
-daemons = [
-    subprocess.Popen([name, "--pid-file", f"/run/libvirt/{name}-test.pid"])
-    for name in ("virtlogd", "libvirtd")
-]
-try:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            hypervisor.connection()
-            break
-        except ArmFailed:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    with Machine("orphan", "nano", kvm=False) as machine:
-        machine.start(60.0)
-        pid = machine.pid()
-        daemons[1].kill()
-        daemons[1].wait()
-        try:
-            machine.cpu_ms()
-        except ArmFailed as failure:
-            print(failure)
-        assert os.path.exists(f"/proc/{pid}"), "QEMU outlives its libvirt"
-    with open(f"/proc/{pid}/stat") as file:
-        state = file.read().rpartition(")")[2].split()[0]
-    print("ended" if state == "Z" else f"QEMU is in state {state}")
-except FileNotFoundError:
-    print("ended")
-finally:
-    for daemon in daemons:
-        daemon.kill()
-        daemon.wait()
-    for group in glob.glob("/sys/fs/cgroup/*/machine/qemu-*-orphan.libvirt-qemu"):
-        for directory, _, _ in os.walk(group, topdown=False):
-            os.rmdir(directory)
-    workdir.remove_own()
-"""
-
-
-@pytest.mark.root
-def test_libvirt_goes_away_while_a_machine_runs():
-    """A libvirt of the test's own: its sockets and state lie in a mount namespace."""
-    if os.geteuid() != 0 or not shutil.which("libvirtd"):
-        pytest.skip("only root can start a libvirtd whose state is its own, and it is not here")
-    places = "/run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt"
-    inside = f'for d in {places}; do mount -t tmpfs none "$d" || exit; done; '
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'{inside}exec "$@"', "sh", sys.executable, "-c",
-         WITHOUT_LIBVIRT],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "libvirt went away (qemu:///system): " in done.stdout, done.stderr
-    assert "start it, then run this again" in done.stdout
-    assert done.stdout.endswith("ended\n")
-
-
 @pytest.mark.slow
 def test_the_life_of_a_whole_machine():
     """Firmware, boot loader, systemd; its own address; a pause; a snapshot; its power button."""

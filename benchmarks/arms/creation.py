@@ -92,9 +92,13 @@ def _by_libvirt(name: str, kvm: bool) -> float:
     payload = Console(name)
     try:
         text, host = _xml(name, kvm, payload.path), hypervisor.connection()
-        began = time.monotonic_ns()
-        host.createXML(text, libvirt.VIR_DOMAIN_START_AUTODESTROY)
-        return (time.monotonic_ns() - began) / 1e6
+
+        def create() -> float:
+            began = time.monotonic_ns()
+            host.createXML(text, libvirt.VIR_DOMAIN_START_AUTODESTROY)
+            return (time.monotonic_ns() - began) / 1e6
+
+        return hypervisor.answer(create)
     except libvirt.libvirtError as error:
         raise hypervisor.explained(error) from error
     finally:
@@ -112,7 +116,8 @@ def command_line(xml: str, monitor: str) -> list[str]:
     from benchmarks.vm import hypervisor
 
     try:
-        said = hypervisor.connection().domainXMLToNative("qemu-argv", xml, 0)
+        host = hypervisor.connection()
+        said = hypervisor.answer(lambda: host.domainXMLToNative("qemu-argv", xml, 0))
     except libvirt.libvirtError as error:
         raise hypervisor.explained(error) from error
     words = shlex.split(said)

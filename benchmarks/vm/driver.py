@@ -76,6 +76,7 @@ class Machine:
         self.network, self.traced, self.kept = network, traced, kept
         self.limits = limits or domain.Limits()
         self.domain: libvirt.virDomain | None = None
+        self.closed = False
         self.disk: domain.Disk | None = None
         self.link: Link | None = None
         self.consoles: list[Console] = []
@@ -99,20 +100,15 @@ class Machine:
         try:
             host = hypervisor.connection()
             self.xml = self._prepare()
-            flags = 0 if self.kept else libvirt.VIR_DOMAIN_START_AUTODESTROY
             deadline = time.monotonic_ns() + int(timeout_s * 1e9)
             with Ear(self.payload, self.consoles[1:], deadline) as ear:
-                self.asked = time.monotonic_ns()
-                # AUTODESTROY: libvirt ends the machine when this process does, even by kill -9.
-                self.domain = host.createXML(self.xml, flags)
-                self.created = time.monotonic_ns()
-                if self.limits.memory_mib:
-                    self.domain.setMemoryParameters({"hard_limit": self.limits.memory_mib << 10})
+                hypervisor.answer(lambda: self._create(host))
                 ear.wait()
             self.connected = ear.connected
             self._watch_qemu()
             self.heard, self.data = ear.result()
         except ArmFailed as failure:
+            self._watch_qemu()
             words = self._last_words(str(failure))
             self.close()
             raise ArmFailed(words) from None
@@ -123,6 +119,17 @@ class Machine:
         except BaseException:
             self.close()
             raise
+
+    def _create(self, host: libvirt.virConnect) -> None:
+        # AUTODESTROY: libvirt ends the machine when this process does, even by kill -9.
+        flags = 0 if self.kept else libvirt.VIR_DOMAIN_START_AUTODESTROY
+        self.asked = time.monotonic_ns()
+        self.domain = host.createXML(self.xml, flags)
+        self.created = time.monotonic_ns()
+        if self.limits.memory_mib:
+            self.domain.setMemoryParameters({"hard_limit": self.limits.memory_mib << 10})
+        if self.closed:  # nobody has waited for this: libvirt did not answer for a while
+            self.domain.destroy()
 
     def ready(self, timeout_s: float) -> int:
         """Wait until the guest says that its address is there, then ask it for a reply; returns
@@ -192,10 +199,12 @@ class Machine:
         if self.domain is None:
             return "never there"
         try:
-            return STATES.get(self.domain.state()[0], "unknown")
+            return STATES.get(hypervisor.answer(self.domain.state)[0], "unknown")
         except libvirt.libvirtError as error:
             gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
             return "gone" if gone else str(hypervisor.explained(error))
+        except ArmFailed:
+            return "not to be asked for"
 
     def pid(self) -> int:
         """Of its QEMU, as QEMU's own end of the debug console tells."""
@@ -203,6 +212,7 @@ class Machine:
 
     def close(self) -> None:
         """Nothing of it stays. Safe to call twice, and without a libvirt that answers."""
+        self.closed = True
         # It may be there although createXML never returned.
         hypervisor.destroy(self.name)
         self.domain = None
@@ -257,10 +267,11 @@ class Machine:
                 self.qemu = os.pidfd_open(pid)
 
     def _call(self, verb: Callable[[libvirt.virDomain], Any]) -> Any:
-        if self.domain is None:
+        machine = self.domain
+        if machine is None:
             raise ArmFailed("the machine is not running")
         try:
-            return verb(self.domain)
+            return hypervisor.answer(lambda: verb(machine))
         except libvirt.libvirtError as error:
             raise hypervisor.explained(error) from error
 

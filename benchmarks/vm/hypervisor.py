@@ -1,11 +1,15 @@
-"""The host's libvirt: one connection, which is opened again when it broke; its logs; and machines
-of ours that a killed harness left there.
+"""The host's libvirt: one connection, which is opened again when it broke; how long it may take to
+answer; its logs; and machines of ours that a killed harness left there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 import libvirt
 
@@ -13,10 +17,15 @@ from benchmarks.arms.base import ArmFailed
 
 PREFIX = "minicontainer-"  # of every domain's name; then the pid of the harness that made it
 SYSTEM_LOGS = "/var/log/libvirt/qemu"
+# Far more than any call takes here, memory snapshots on a loaded machine included.
+ANSWER_S, INTERRUPTED_S = 60.0, 10.0
+
+T = TypeVar("T")
 
 libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; never also printed
 
 _opened: dict[str, libvirt.virConnect] = {}
+_unanswered: list[threading.Thread] = []
 
 
 def uri() -> str:
@@ -31,15 +40,57 @@ def connection() -> libvirt.virConnect:
     known = _opened.get(where)
     if known is not None and known.isAlive():  # asks nobody: it looks at its own end of the socket
         return known
-    try:
+
+    def opened() -> tuple[libvirt.virConnect, str]:
         host = libvirt.open(where)
-        kind = host.getType()
+        return host, host.getType()
+
+    try:
+        host, kind = answer(opened)
     except libvirt.libvirtError as error:
         raise ArmFailed(f"{where}: {error}") from error
     if kind != "QEMU":
         raise ArmFailed(f"{where} is libvirt's {kind} driver, not QEMU: set LIBVIRT_DEFAULT_URI")
     _opened[where] = host
     return host
+
+
+def answer(call: Callable[[], T]) -> T:
+    """What libvirt answers to this call, which may raise libvirtError. Raises ArmFailed when it
+    takes too long: a libvirtd that was stopped, or is stuck, keeps its callers waiting for ever.
+
+    The call is made by a thread, which such a libvirtd keeps. While it does, nothing more is asked.
+    """
+    _unanswered[:] = [thread for thread in _unanswered if thread.is_alive()]
+    if _unanswered:
+        raise ArmFailed(_silent("still "))
+    answered: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answered.set_result(call())
+        except BaseException as error:
+            answered.set_exception(error)
+
+    thread = threading.Thread(target=ask, name="libvirt", daemon=True)
+    thread.start()
+    try:
+        return answered.result(ANSWER_S)
+    except TimeoutError:
+        _unanswered.append(thread)
+        raise ArmFailed(_silent(f"for {ANSWER_S:.0f} s ")) from None
+    except KeyboardInterrupt:
+        thread.join(INTERRUPTED_S)  # what it was about to make is there then, and can be undone
+        if thread.is_alive():
+            _unanswered.append(thread)
+        raise
+
+
+def _silent(how_long: str) -> str:
+    return (
+        f"libvirt {how_long}does not answer ({uri()}): `virsh list` shows whether it does again; "
+        "if not, restart libvirtd, then run this again"
+    )
 
 
 def explained(error: libvirt.libvirtError) -> ArmFailed:
@@ -53,7 +104,8 @@ def explained(error: libvirt.libvirtError) -> ArmFailed:
 
 def version() -> str:
     """'libvirt 9.0.0, QEMU 7.2.22'."""
-    numbers = (connection().getLibVersion(), connection().getVersion())
+    host = connection()
+    numbers = answer(lambda: (host.getLibVersion(), host.getVersion()))
     texts = [f"{n // 1_000_000}.{n // 1000 % 1000}.{n % 1000}" for n in numbers]
     return f"libvirt {texts[0]}, QEMU {texts[1]}"
 
@@ -66,7 +118,8 @@ def own_name(name: str) -> str:
 def destroy(name: str) -> None:
     """End the domain of that whole name if there is one."""
     with contextlib.suppress(ArmFailed, libvirt.libvirtError):
-        connection().lookupByName(name).destroy()
+        host = connection()
+        answer(lambda: host.lookupByName(name).destroy())
 
 
 def log_path(name: str) -> str:
@@ -96,7 +149,8 @@ def abandoned() -> list[libvirt.virDomain]:
     libvirt's, and of those that had no AUTODESTROY.
     """
     try:
-        machines = connection().listAllDomains()
+        host = connection()
+        machines = answer(host.listAllDomains)
     except (ArmFailed, libvirt.libvirtError):
         return []
     found = []
