@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 import minicontainer
 from minicontainer import client
+from minicontainer.kernel import syscalls
 from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
 from tests.bundles import alive
@@ -98,12 +100,22 @@ def workers_of(helper: int) -> list[str]:
         return children.read().split()
 
 
+def waiting(helper: int) -> tuple[int, int]:
+    """The worker that is for the next call, and the init that it has ready."""
+    worker = int(workers_of(helper)[-1])
+    deadline = time.monotonic() + 10
+    while not (inits := Path(f"/proc/{worker}/task/{worker}/children").read_text().split()):
+        assert time.monotonic() < deadline, "it has no init"
+        time.sleep(0.01)
+    (init,) = map(int, inits)
+    assert os.readlink(f"/proc/{init}/exe") == os.readlink(f"/proc/{helper}/exe")
+    return worker, init
+
+
 def assert_no_container(helper: int) -> None:
     """No worker has a child, and all end but the last, which is for the next call."""
-    *busy, idle = workers_of(helper)
-    with open(f"/proc/{idle}/task/{idle}/children") as children:
-        assert children.read() == ""
-    for worker in busy:
+    waiting(helper)
+    for worker in workers_of(helper)[:-1]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             with open(f"/proc/{worker}/task/{worker}/children") as children:
                 assert children.read() == ""
@@ -212,11 +224,10 @@ def test_killed_worker_takes_its_container_along(root):
     worker = container = 0
     while not container and time.monotonic() < deadline:
         for worker in map(int, workers_of(helper)):
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open(f"/proc/{worker}/task/{worker}/children") as file,
-            ):
-                container = int((file.read().split() or [0])[0])
+            with contextlib.suppress(FileNotFoundError):
+                for one in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
+                    if os.readlink(f"/proc/{one}/exe").endswith("busybox"):
+                        container = int(one)
             if container:
                 break
     pidfd = os.pidfd_open(container)
@@ -237,6 +248,65 @@ def test_killed_idle_worker_is_replaced(root):
     os.close(pidfd)
     assert minicontainer.run(root, ["true"]).returncode == 0
     assert minicontainer.helper_start() == helper
+
+
+def test_an_init_waits_in_namespaces_of_its_own_and_becomes_the_container(root):
+    helper = minicontainer.helper_start()
+    minicontainer.run(root, ["true"])
+    _, init = waiting(helper)
+    for kind in ("uts", "ipc", "pid", "net"):
+        assert os.readlink(f"/proc/{init}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+    own = os.readlink(f"/proc/{init}/ns/net")
+    words = ["readlink", "/proc/self/ns/net"]
+    assert minicontainer.run(root, words, capture_output=True).stdout.strip() == own
+    assert not alive(init)
+
+
+def test_without_the_init_that_waited_another_is_made(root):
+    helper = minicontainer.helper_start()
+    minicontainer.run(root, ["true"])
+    _, init = waiting(helper)
+    pidfd = os.pidfd_open(init)
+    os.kill(init, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+    assert minicontainer.run(root, ["true"]).returncode == 0
+    assert minicontainer.helper_start() == helper
+
+
+def test_an_init_that_does_not_fit_is_sent_away(root):
+    helper = minicontainer.helper_start()
+    minicontainer.run(root, ["true"])
+    _, init = waiting(helper)
+    ours = os.readlink("/proc/self/ns/net")
+    words = ["sh", "-c", "readlink /proc/self/ns/net"]
+    done = minicontainer.run(root, words, network="host", capture_output=True)
+    assert done.stdout.strip() == ours
+    assert not alive(init)
+    assert_no_container(helper)
+
+
+@pytest.mark.root
+def test_what_is_mounted_while_an_init_waits_is_seen(root):
+    minicontainer.run(root, ["true"])
+    waiting(minicontainer.helper_start())
+    (root / "mnt").mkdir(exist_ok=True)
+    syscalls.mount("tmpfs", str(root / "mnt"), "tmpfs", 0, None)
+    try:
+        (root / "mnt" / "new").touch()
+        done = minicontainer.run(root, ["ls", "/mnt"], capture_output=True)
+        assert done.stdout == "new\n"
+    finally:
+        syscalls.umount2(str(root / "mnt"), 0)
+
+
+def test_the_trace_tells_what_was_there_before_the_request(root):
+    minicontainer.run(root, ["true"])
+    waiting(minicontainer.helper_start())
+    steps = minicontainer.run(root, ["true"], trace=True).steps
+    early = [step["name"] for step in steps if "before the request" in str(step["calls"])]
+    assert early[0] == "clone"
+    assert ("loopback up" in early) == (os.geteuid() == 0)
 
 
 def test_fork_of_the_caller_gets_a_helper_of_its_own(root):

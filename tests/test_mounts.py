@@ -307,11 +307,11 @@ def test_masks_cover_files_and_directories(tmp_path):
         say((root / "file").read_bytes() == b"", "the file is not covered")
         say(not os.listdir(root / "dir"), "the directory is not covered")
         say("ro" in mount_at(root / "dir")["options"], "the cover can be written")
-        try:
-            mountfd.mask_in_root(root_fd, "/missing")
-        except FileNotFoundError:
-            return
-        raise OSError(0, "masked what is not there")
+        before = mountinfo()
+        for absent in ("/missing", "/missing/below", "/file/below"):
+            mountfd.mask_in_root(root_fd, absent)
+            mountfd.readonly_in_root(root_fd, absent)
+        say(mountinfo() == before, "masked what is not there")
 
     in_root(tmp_path, use)
 

@@ -331,7 +331,7 @@ def test_nothing_stays_of_a_boot_that_is_cut_short(tmp_path, number):
     arms = "fork+exec,vm-micro:busybox"
     process = run("run", "--rounds", "5", "--arms", arms, "--out", str(tmp_path))
     try:
-        wait_until(lambda: any("vm-micro" in name for name in domains(process.pid)))
+        wait_until(lambda: any("vm-micro" in name for name in domains(process.pid)), seconds=90)
         time.sleep(0.3)  # in the middle of its kernel
     finally:
         process.send_signal(number)

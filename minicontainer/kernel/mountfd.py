@@ -119,13 +119,23 @@ def bind_in_root(
         os.close(mount)
 
 
+def _open_what_is_there(root_fd: int, path: str) -> int:
+    """-1 when there is nothing."""
+    try:
+        return open_in_root(root_fd, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
 def mask_in_root(root_fd: int, path: str) -> None:
     """Cover what is at `path`: a directory with an empty read-only tmpfs, a file with /dev/null.
 
     The container's /dev/null may be a symlink: bound unseen, it would show a file of its choice
-    (CVE-2025-31133), so it has to be that device. Raises FileNotFoundError when nothing is there.
+    (CVE-2025-31133), so it has to be that device. Where nothing is there is nothing to protect.
     """
-    target = open_in_root(root_fd, path)
+    target = _open_what_is_there(root_fd, path)
+    if target < 0:
+        return
     try:
         if stat.S_ISDIR(os.fstat(target).st_mode):
             mount = new_filesystem("tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=755")
@@ -147,8 +157,13 @@ def mask_in_root(root_fd: int, path: str) -> None:
 
 
 def readonly_in_root(root_fd: int, path: str, recursive: bool = False) -> None:
-    """Make what is at `path` read-only, whether a mount or not, by a bind mount onto itself."""
-    target = open_in_root(root_fd, path)
+    """Make what is at `path` read-only, whether a mount or not, by a bind mount onto itself.
+
+    Where nothing is there is nothing to protect.
+    """
+    target = _open_what_is_there(root_fd, path)
+    if target < 0:
+        return None
     try:
         mount = clone(target, recursive=True)
         try:

@@ -38,11 +38,15 @@ NAMESPACES = {
 }
 
 
+_available: list[str] = []  # looked up once: a kernel does not change
+
+
 def available() -> list[str]:
     """The namespaces that this kernel has, in the order of `NAMESPACES`."""
-    return [
-        kind for kind, (file, _, _) in NAMESPACES.items() if os.path.exists(f"/proc/self/ns/{file}")
-    ]
+    if not _available:
+        files = [(kind, f"/proc/self/ns/{file}") for kind, (file, _, _) in NAMESPACES.items()]
+        _available[:] = [kind for kind, path in files if os.path.exists(path)]
+    return [*_available]
 
 
 def flags(kinds: Iterable[str]) -> int:

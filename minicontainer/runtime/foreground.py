@@ -63,31 +63,41 @@ class Attended:
         return code
 
 
+def context(group=None) -> launch.Launch:
+    """What `attend` starts with: a pipe whose end is the container's end."""
+    made = launch.Launch(group)
+    made.ignored = FORWARDED
+    made.alive_fd, alive_write = os.pipe()
+    made.opened.append(made.alive_fd)
+    made.kept.append(alive_write)
+    return made
+
+
 def attend(
-    plan, stdio=None, trace: bool = False, group=None, journal=None, terminal: bool = False
-) -> Attended:
+    plan, stdio=None, trace: bool = False, group=None, journal=None, terminal: bool = False,
+    begun: launch.Launch | None = None,
+) -> Attended:  # fmt: skip
     """Apply a plan with `attended`; returns when the command runs.
 
     stdio     three descriptors for the command
     group     its cgroup, or None
     journal   called with init's pid before that does anything
     terminal  the plan has a terminal
+    begun     a `context` that has an init already: see `ready`
 
     Raises ContainerError when a step failed, and then nothing is left. Signals of FORWARDED are
     held back from here on, until `wait` passes them on.
     """
     wakeup_fd = catch_signals()
-    context = launch.Launch(group, traced=trace)
-    context.ignored, context.stdio = FORWARDED, stdio
-    context.alive_fd, alive_write = os.pipe()
-    context.opened.append(context.alive_fd)
-    context.kept.append(alive_write)
+    start = begun or context(group)
+    start.traced |= trace
+    start.stdio = stdio
     own = _Terminal() if terminal else None
     if own:
-        context.console_fd = own.open()
-    launch.launch(plan, context, journal)
-    started = Attended(context.pid, report.steps(plan, context.records), alive_write, wakeup_fd)
-    started.warnings, started.terminal = context.warnings, own
+        start.console_fd = own.open()
+    launch.launch(plan, start, journal)
+    started = Attended(start.pid, report.steps(plan, start.records), start.kept[0], wakeup_fd)
+    started.warnings, started.terminal = start.warnings, own
     return started
 
 

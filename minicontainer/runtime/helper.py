@@ -15,12 +15,14 @@ container. The end of the request socket ends the helper.
 from __future__ import annotations
 
 import _signal as signal
+import gc
 import json
 import os
 import socket
 
 from . import foreground, plan
 from .errors import ContainerError
+from .ready import Ready
 
 MAX_REQUEST = 1 << 20
 
@@ -32,6 +34,7 @@ def serve(fd: int, start_image=None) -> None:
     """
     connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
+    gc.disable()  # a collection writes to all of the memory that a fork shares
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     while True:
         # The next worker is forked before there is a request: that is a millisecond less to wait
@@ -39,14 +42,15 @@ def serve(fd: int, start_image=None) -> None:
         if os.fork() == 0:
             os.close(busy)
             try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                init = _ready(connection.fileno(), busy_write)
                 message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
                 os.write(busy_write, b"1" if message else b"0")
                 os.close(busy_write)
                 if message:
                     connection.close()
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
-                    work(json.loads(message), fds[:3], fds[3], start_image)
+                    work(message, fds[:3], fds[3], start_image, init)
             finally:
                 os._exit(0)
         os.close(busy_write)
@@ -56,8 +60,20 @@ def serve(fd: int, start_image=None) -> None:
             return
 
 
-def work(request: dict, stdio, events: int, start_image=None) -> None:
-    """Start one container, report, stand by it, report its end."""
+def _ready(*not_for_it: int) -> Ready | None:
+    """None where there can be none: then a request fails, and says why."""
+    try:
+        return Ready(not_for_it)
+    except (ContainerError, OSError):
+        return None
+
+
+def work(message: bytes, stdio, events: int, start_image=None, init: Ready | None = None) -> None:
+    """Start one container, report, stand by it, report its end.
+
+    init  one that waits for a plan
+    """
+    request = json.loads(message)
 
     def tell(**event) -> None:
         os.write(events, json.dumps(event).encode() + b"\n")
@@ -66,11 +82,17 @@ def work(request: dict, stdio, events: int, start_image=None) -> None:
         if "image" in request:
             started = start_image(request, stdio)
         else:
+            if init:
+                init.begin(message, stdio)
             steps = plan.build(request["spec"])
-            started = foreground.attend(steps, stdio, request["trace"])
+            started = foreground.attend(
+                steps, stdio, request["trace"], begun=init.context if init else None
+            )
         for fd in stdio:
             os.close(fd)  # or the caller would never see the end of the container's output
         tell(started=started.pid, steps=started.steps)
+        if init:
+            init.dismiss()
         tell(exit=started.wait(hangup_fd=events))
     except ContainerError as error:
         tell(error=error.message, hint=error.hint, step=error.step, errno=error.errno,
@@ -79,3 +101,5 @@ def work(request: dict, stdio, events: int, start_image=None) -> None:
         pass  # the caller is gone, and the container with it
     except Exception as error:  # a bug of ours: the caller shows it instead of waiting for ever
         tell(error=f"internal error: {error!r}", hint="", step="", errno=0, exit_code=125)
+    finally:
+        os.close(events)  # before the memory of this process is taken down, which takes a while

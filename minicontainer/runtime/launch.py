@@ -29,6 +29,12 @@ from .steps_host import Clone, MapIds, may_setgroups
 
 _END = b"\x1e"
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Child = tuple[int, int, int]  # pid, read end of its records, write end of our words
+
 
 class Launch(Context):
     """What the steps of one launch share; a copy is in each of its processes.
@@ -41,15 +47,16 @@ class Launch(Context):
     console_fd   connection on which the terminal's master is sent
     exec_fifo, result_fifo   see `state`
     alive_fd     attended: read end of a pipe that hangs up when our process ends
+    give_plan    None, or `ready`'s: a function that gives a plan to an init that waits for one
     stdio        descriptors that become init's 0, 1, 2; None: ours
     ignored      signals that stay ignored when they are, as under nohup(1)
     records      of what is done, when traced: see `report`
     """
 
     __slots__ = (
-        "alive_fd", "console_fd", "exec_fifo", "go_fd", "group", "ignored", "kept", "namespaces",
-        "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo", "setgroups",
-        "state", "stdio", "traced", "warnings",
+        "alive_fd", "console_fd", "exec_fifo", "give_plan", "go_fd", "group", "ignored", "kept",
+        "namespaces", "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo",
+        "setgroups", "state", "stdio", "traced", "warnings",
     )  # fmt: skip
 
     def __init__(self, group=None, state: dict | None = None, traced: bool = False) -> None:
@@ -64,6 +71,7 @@ class Launch(Context):
         self.records: list[list[str]] = report.trace.records if report.trace else []
         self.ignored: tuple[int, ...] = ()
         self.stdio: list[int] | None = None
+        self.give_plan: Callable[[list[Step]], Child | None] | None = None
         self.setgroups = may_setgroups()
         self.pid = self.number = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = self.alive_fd = -1
@@ -127,6 +135,28 @@ class Launch(Context):
             self.tell("call", self.number, text, result, begin, end)
 
 
+class Pipes:
+    """Records come out of one, our words go into the other: made before a child is forked."""
+
+    __slots__ = ("go_read", "go_write", "report_read", "report_write")
+
+    def __init__(self) -> None:
+        self.report_read, self.report_write = os.pipe()
+        self.go_read, self.go_write = os.pipe()
+
+    def ours(self, child: int) -> Child:
+        """In our process: it as pid and the two descriptors for it."""
+        os.close(self.report_write)
+        os.close(self.go_read)
+        return child, self.report_read, self.go_write
+
+    def theirs(self, context: Launch) -> None:
+        """In the child."""
+        for fd in (self.report_read, self.go_write, *context.kept):
+            os.close(fd)
+        context.report_fd, context.go_fd = self.report_write, self.go_read
+
+
 def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
     """Apply the plan until init waits for `start`, or until exec when it has no such step.
 
@@ -148,23 +178,10 @@ def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
 def _launch(plan, context: Launch, journal, before_pivot) -> None:
     clone = next((step for step in plan if isinstance(step, Clone)), None)
     _here(plan, context, "parent")
-    report_read, report_write = os.pipe()
-    go_read, go_write = os.pipe()
     begin = monotonic_ns()
-    if clone:
-        context.number = plan.index(clone) + 1
-        child = _try(plan, clone, clone.fork, context)
-    else:
-        child = context.group.fork() if context.group else syscalls.fork()
-    if child == 0:
-        try:
-            for fd in (report_read, go_write, *context.kept):
-                os.close(fd)
-            context.report_fd, context.go_fd = report_write, go_read
-            _inside(plan, context, ("init",) if clone else ("stage", "init"))
-        finally:
-            os._exit(RUNTIME_FAILED)
-    for fd in (report_write, go_read, *context.opened):
+    given = context.give_plan(plan) if context.give_plan else None
+    child, report_read, go_write = given or _first_child(plan, clone, context)
+    for fd in context.opened:
         os.close(fd)
 
     def born(pid: int) -> None:
@@ -212,6 +229,23 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
         os.close(go_write)
         if not clone:
             _end(child)
+
+
+def _first_child(plan, clone: Clone | None, context: Launch) -> Child:
+    """Fork the stage, or init right into its namespaces."""
+    pipes = Pipes()
+    if clone:
+        context.number = plan.index(clone) + 1
+        child = _try(plan, clone, clone.fork, context)
+    else:
+        child = context.group.fork() if context.group else syscalls.fork()
+    if child == 0:
+        try:
+            pipes.theirs(context)
+            inside(plan, context, ("init",) if clone else ("stage", "init"))
+        finally:
+            os._exit(RUNTIME_FAILED)
+    return pipes.ours(child)
 
 
 def _here(plan, context: Launch, where: str) -> None:
@@ -277,8 +311,8 @@ def _end(pid: int) -> None:
         pass
 
 
-def _inside(plan, context: Launch, places: tuple[str, ...]) -> None:
-    """The stage, and init. Never returns."""
+def inside(plan, context: Launch, places: tuple[str, ...], done: int = 0) -> None:
+    """The stage, and init. Never returns. done: that many steps are behind it."""
     number = 0
     try:
         sys.path.clear()
@@ -289,7 +323,7 @@ def _inside(plan, context: Launch, places: tuple[str, ...]) -> None:
         if "stage" not in places:
             context.state["pid"] = int(context.answer())
         for number, step in enumerate(plan, 1):
-            if step.where not in places:
+            if step.where not in places or number <= done:
                 continue
             if step.name == "fork":
                 context.number, begin = number, monotonic_ns()

@@ -62,7 +62,8 @@ def build(
     """
     linux, process = config["linux"], config["process"]
     kinds = {n["type"]: n.get("path", "") for n in linux["namespaces"]}
-    root = _root(config, bundle, kinds, group, options, root_steps)
+    path = root_path(config, bundle)
+    root = _root(config, bundle, path, kinds, group, options, root_steps)
     plan: list[steps.Step] = []
     if group:
         plan.append(steps_host.CreateCgroup(group))
@@ -78,7 +79,7 @@ def build(
     plan += _world(config, kinds, options)
     plan += root
     uid = (process.get("user") or {}).get("uid", 0)
-    env = home.add(process.get("env") or [], root_path(config, bundle), uid)
+    env = home.add(process.get("env") or [], path, uid)
     start: list[steps.Step] = [] if options.attended else [steps_process.WaitForStart()]
     if (config.get("hooks") or {}).get("startContainer"):
         from .steps_hooks import StartContainerHooks
@@ -181,15 +182,14 @@ def _world(config: dict, kinds: dict[str, str], options: Options) -> list[steps.
     return plan
 
 
-def _root(config: dict, bundle: str, kinds: dict[str, str], group, options: Options, root_steps):
+def _root(config: dict, bundle: str, path: str, kinds: dict[str, str], group, options, root_steps):
     linux = config["linux"]
-    path = root_path(config, bundle)
     word = linux.get("rootfsPropagation", "")
     before = {"shared": MS_SHARED, "private": MS_PRIVATE}.get(word.removeprefix("r"), MS_SLAVE)
-    plan: list[steps.Step] = [
-        steps_files.Propagation(before | MS_REC), steps_files.ParentPrivate(path),
-        *(root_steps or [steps_files.BindRoot(path)]),
-    ]  # fmt: skip
+    plan: list[steps.Step] = [steps_files.Propagation(before | MS_REC)]
+    if before == MS_SHARED:
+        plan.append(steps_files.ParentPrivate(path))
+    plan += root_steps or [steps_files.BindRoot(path)]
     mount_steps = _mounts(config, bundle, group, own_cgroup=kinds.get("cgroup") == "")
     plan += mount_steps
     filesystems = [step for step in mount_steps if isinstance(step, steps_files.Mount)]

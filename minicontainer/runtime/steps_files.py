@@ -439,8 +439,7 @@ class ReadonlyPaths(Step):
 
     def apply(self, context):
         for path in self.paths:
-            if _exists(context.root_fd, path):
-                mountfd.readonly_in_root(context.root_fd, path)
+            mountfd.readonly_in_root(context.root_fd, path)
 
 
 class ReadonlyMount(ReadonlyPaths):
@@ -473,13 +472,4 @@ class MaskedPaths(Step):
 
     def apply(self, context):
         for path in self.paths:
-            if _exists(context.root_fd, path):
-                mountfd.mask_in_root(context.root_fd, path)
-
-
-def _exists(root: int, path: str) -> bool:
-    try:
-        os.close(mounts.open_in_root(root, path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False  # this kernel does not have that file: nothing to protect
-    return True
+            mountfd.mask_in_root(context.root_fd, path)

@@ -225,16 +225,24 @@ class Group:
             if late:
                 hint = "they wait for a device or a file server: cat /proc/PID/stack"
                 raise CgroupError(errno.EBUSY, f"processes survive SIGKILL: {left}", hint)
-            for directory in freezers:
-                directory.freeze(True)
+            _ask(freezers, True)
             killed: set[int] = set()
             for directory in self.directories:
                 killed = directory.kill(killed)
-            for directory in freezers:
-                directory.freeze(False)
+            _ask(freezers, False)
 
     def delete(self) -> None:
         """Kill what is in the group and remove what was made for it; may be called again."""
         self.kill()
         for directory in self.directories:
             directory.remove()
+
+
+def _ask(freezers: list[Directory], frozen: bool) -> None:
+    """Freeze or thaw what is still there: somebody else may be removing the group, too."""
+    for directory in freezers:
+        try:
+            directory.freeze(frozen)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
