@@ -24,8 +24,8 @@ FILES = sorted(
 LEARNER = ("capabilities", "client", "images_layers", "images_run", "kernel", "mounts", "pty",
            "run", "runtime_rootless")  # fmt: skip
 
-# Each of their cells is a test of nbval, strict: what it prints here is what is stored. What root has
-# in a workbench and an ordinary user has not are control groups; else it is the same to both.
+# Each of their cells is a test of nbval, strict: what it prints there is what is stored. What root
+# has in a workbench and an ordinary user has not are control groups; all else is the same to both.
 LESSONS = sorted(f"lessons/{path.name}" for path in TESTS.parent.glob("lessons/*.ipynb"))
 LESSONS_OF_ROOT = ["lessons/06-cgroups.ipynb"]
 
