@@ -32,8 +32,9 @@ PROGRAMS = (
     "newuidmap nsenter openssl podman ps rm runc script sed setcap setfattr setpriv sh skopeo "
     "sleep stat strace tar touch umoci umount unshare xz zstd"
 )
-# Distributions of the virtual environment, with all that they require.
+# Distributions of the virtual environment, with all that they require but do without.
 PACKAGES = "hypothesis ipykernel matplotlib nbval pytest urllib3 zlib-ng zstandard"
+UNUSED = {"debugpy", "jedi", "parso"}
 TREES = ("lessons", "minicontainer", "tests")
 SETTINGS = ("/etc/containers/policy.json", "/etc/containers/registries.conf", "/etc/mke2fs.conf",
             "/etc/ssl/openssl.cnf", "/etc/localtime")  # fmt: skip
@@ -112,7 +113,7 @@ def python_files() -> Iterator[Path]:
 
 
 def packages() -> Iterator[Path]:
-    wanted, seen = PACKAGES.split(), set()
+    wanted, seen = PACKAGES.split(), set(UNUSED)
     while wanted:
         name = re.sub("[-_.]+", "-", wanted.pop()).lower()
         if name in seen:
