@@ -13,11 +13,13 @@ import time
 from typing import Any
 
 import matplotlib
-from IPython.display import SVG, display
+from IPython.display import display
 from matplotlib.figure import Figure
 
 INK, LINE, LIMIT, PANEL, GRID = "#334155", "#475569", "#b91c1c", "#f8fafc", "#cbd5e1"
 SECONDS_A_FRAME = 0.25
+# What JupyterLab shows of a stored curve: SVG only in notebooks that were run here.
+INSTEAD = "a curve: run the cell to see it"
 STYLE: Any = {  # keys are matplotlib's rcParams
     "svg.fonttype": "none", "svg.hashsalt": "minicontainer",
     "font.family": "sans-serif", "font.size": 10,
@@ -48,11 +50,11 @@ class Curve:
 
     def draw(self) -> None:
         """Show all points that are there, in the place of what was shown before."""
-        picture = SVG(self._svg())
+        picture = {"image/svg+xml": self._svg(), "text/plain": INSTEAD}
         if self._handle is None:
-            self._handle = display(picture, display_id=True)
+            self._handle = display(picture, raw=True, display_id=True)
         else:
-            self._handle.update(picture)
+            self._handle.update(picture, raw=True)
         self._drawn = time.monotonic()
 
     def _svg(self) -> str:

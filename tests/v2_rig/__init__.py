@@ -1,4 +1,5 @@
-"""The v2 rig: the tests of kernel/, runtime/ and images/ once more, in a guest with pure cgroup v2.
+"""The v2 rig: the tests of kernel/, runtime/ and images/ and the lessons once more, in a guest with
+pure cgroup v2.
 
 plugin.py     in the suite's own pytest: starts the guest, merges its results
 beside.py     the guest as the suite sees it: what it says, and its end

@@ -32,9 +32,10 @@ PROGRAMS = (
     "newuidmap nsenter openssl podman ps rm runc script sed setcap setfattr setpriv sh skopeo "
     "sleep stat strace tar touch umoci umount unshare xz zstd"
 )
-# Distributions of the virtual environment, with all that they require.
-PACKAGES = "hypothesis pytest urllib3 zlib-ng zstandard"
-TREES = ("minicontainer", "tests")
+# Distributions of the virtual environment, with all that they require but do without.
+PACKAGES = "hypothesis ipykernel matplotlib nbval pytest urllib3 zlib-ng zstandard"
+UNUSED = {"debugpy", "jedi", "parso"}
+TREES = ("lessons", "minicontainer", "tests")
 SETTINGS = ("/etc/containers/policy.json", "/etc/containers/registries.conf", "/etc/mke2fs.conf",
             "/etc/ssl/openssl.cnf", "/etc/localtime")  # fmt: skip
 WRITTEN = {
@@ -70,6 +71,8 @@ def build(target: Path, modules: Path) -> None:
                 tree.add(path)
         tree.add(REPOSITORY / "pyproject.toml")
         tree.write("/etc/v2-rig", settings().encode())
+        # As an editable installation does: the notebooks' kernels start elsewhere.
+        tree.write(f"{sysconfig.get_path('purelib')}/minicontainer.pth", f"{REPOSITORY}\n".encode())
         for path in filter(os.path.exists, SETTINGS):
             tree.add(Path(path))
         for name, text in WRITTEN.items():
@@ -110,7 +113,7 @@ def python_files() -> Iterator[Path]:
 
 
 def packages() -> Iterator[Path]:
-    wanted, seen = PACKAGES.split(), set()
+    wanted, seen = PACKAGES.split(), set(UNUSED)
     while wanted:
         name = re.sub("[-_.]+", "-", wanted.pop()).lower()
         if name in seen:
@@ -153,7 +156,8 @@ def add_compiled(tree: Tree, scratch: Path) -> None:
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(scratch), "PYTHONPATH": str(REPOSITORY)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     run = {"cwd": REPOSITORY, "env": environment, "stdout": subprocess.DEVNULL}
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "--nbval", "-q", "-p",
+               "no:cacheprovider"]  # fmt: skip
     words = " ".join(selection.passes().values()).split()
     subprocess.run([*collect, *words], **run)
     subprocess.run([sys.executable, "-m", "compileall", "-q", "minicontainer"], **run)

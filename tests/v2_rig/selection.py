@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent.parent
-# The floors above kernel/, runtime/ and images/, machines, and an engine that needs a network.
+# The floors above kernel/, runtime/ and images/, machines, and an engine that needs a network. What
+# test_lessons looks for is the same on any host; the lessons themselves run.
 OTHERS = ("benchmarks", "doctor", "lab", "lessons", "startup", "v2", "vm", "runtime_docker")
 FILES = sorted(
     f"tests/{path.name}"
@@ -23,8 +24,14 @@ FILES = sorted(
 LEARNER = ("capabilities", "client", "images_layers", "images_run", "kernel", "mounts", "pty",
            "run", "runtime_rootless")  # fmt: skip
 
+# Each of their cells is a test of nbval, strict: what it prints there is what is stored. What root
+# has in a workbench and an ordinary user has not are control groups; all else is the same to both.
+LESSONS = sorted(f"lessons/{path.name}" for path in TESTS.parent.glob("lessons/*.ipynb"))
+LESSONS_OF_ROOT = ["lessons/06-cgroups.ipynb"]
+
 # A test that hangs says where on the console, and the pass ends.
 OPTIONS = (
+    "--nbval --nbval-cell-timeout=100 "
     "-p tests.v2_rig.inside -p no:cacheprovider -q --color=no --no-summary --tb=short "
     "-o faulthandler_timeout=200 -o faulthandler_exit_on_timeout=true"
 )
@@ -37,6 +44,7 @@ SLOW = "half a minute or more of emulation, and what it shows does not depend on
 CRASHES = "kills at many moments: a minute or more of emulation"
 OWN = "what our own code reads and writes: on any layout the same"
 LEFT_OUT = {
+    "lessons/08-images.ipynb": SLOW,
     "tests/test_images_archives.py": OWN,
     "tests/test_images_bootstrap.py": OWN,
     "tests/test_images_cli.py": OWN,
@@ -103,11 +111,12 @@ SOME_OF = {
 
 def passes() -> dict[str, str]:
     """Name -> words for the guest's pytest, in the order of the runs. V2_RIG_ONLY: only these, by
-    hand, as "tests/test_cgroups.py -k freeze".
+    hand, as "tests/test_cgroups.py -k freeze" or "lessons".
     """
     only = os.environ.get("V2_RIG_ONLY")
+    root = [file for file in FILES + LESSONS_OF_ROOT if file not in LEFT_OUT]
     learner = [f"tests/test_{name}.py" for name in LEARNER]
-    root = [file for file in FILES if file not in LEFT_OUT]
+    learner += [lesson for lesson in LESSONS if lesson not in LEFT_OUT]
     return {"root": only or " ".join(root), "learner": only or " ".join(learner)}
 
 
