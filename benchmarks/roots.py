@@ -50,16 +50,16 @@ def missing(name: str) -> Skip | None:
 
 @dataclass(frozen=True)
 class Guest:
-    """What a Linux guest is started with; command_lines: by tier."""
+    """What a Linux guest is started with."""
 
     kernel: str
     initramfs: str
-    command_lines: dict[str, str]
+    command_line: str
 
 
-def guest(root: str) -> Guest:
+def guest(tier: str, root: str) -> Guest:
     """The kernel and the initramfs made of the same tree that the containers use."""
-    return Guest(_kernel(), _initramfs(root), dict(manifest()["command_lines"]))
+    return Guest(_kernel(tier), _initramfs(root), manifest()["command_lines"][tier])
 
 
 def disk(root: str) -> str:
@@ -96,18 +96,21 @@ def _guest_files(root: str) -> list[str]:
         return [os.path.join(where, "nano", "nano.img")]
     return [
         os.path.join(where, "manifest.json"),
-        _kernel(),
+        *map(_kernel, ("micro", "direct")),
         _initramfs(root),
     ]
 
 
-def _kernel() -> str:
-    """Unpacked where the recipe could: QEMU enters an ELF kernel directly (PVH), and the guest does
-    not spend its start on unpacking itself.
+def _kernel(tier: str) -> str:
+    """As it comes; for micro unpacked, where the recipe could: QEMU enters an ELF kernel directly
+    (PVH), and the guest does not spend its start on unpacking itself, nor on choosing its address
+    at random (KASLR), which is a part of that.
     """
     where = os.path.join(images(), "kernel")
     unpacked = os.path.join(where, "vmlinux")
-    return unpacked if os.path.isfile(unpacked) else os.path.join(where, "vmlinuz")
+    if tier == "micro" and os.path.isfile(unpacked):
+        return unpacked
+    return os.path.join(where, "vmlinuz")
 
 
 def manifest() -> dict[str, Any]:

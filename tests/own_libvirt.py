@@ -14,7 +14,7 @@ import pytest
 from tests.roots import REPOSITORY
 
 PLACES = "/run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt"
-# libvirt asks QEMU for its capabilities at every start where it may use KVM and QEMU's user may not.
+# Where libvirt may use KVM and QEMU's user may not, it asks QEMU what it can do at every start.
 PREPARE = (
     f'for d in {PLACES}; do mount -t tmpfs none "$d" || exit; done; '
     "if [ -e /dev/kvm ] && getent group kvm >/dev/null; then "

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -161,9 +160,9 @@ def test_another_hypervisor_is_refused(monkeypatch):
 
 
 def test_a_panic_is_told_with_the_console():
-    guest = roots.guest("busybox")
-    line = guest.command_lines["micro"].replace("rdinit=/probe", "rdinit=/none")
-    guest = roots.Guest(guest.kernel, guest.initramfs, {"micro": line})
+    guest = roots.guest("micro", "busybox")
+    line = guest.command_line.replace("rdinit=/probe", "rdinit=/none")
+    guest = roots.Guest(guest.kernel, guest.initramfs, line)
     machine = driver.Machine("panic", "micro", "busybox", kvm=False, guest=guest)
     with pytest.raises(ArmFailed) as failure:
         machine.start(60.0)

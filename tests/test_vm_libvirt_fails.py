@@ -1,4 +1,4 @@
-"""A libvirt that does not answer, or goes away: the harness says so, goes on, and leaves nothing."""
+"""A libvirt that does not answer or goes away: the harness says so, goes on, leaves nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(own_qemus())
 
 
 def test_libvirt_stops_answering_while_a_machine_runs():
-    """Its QEMU is ended all the same; and when libvirt goes on, it serves the same process again."""
+    """Its QEMU is ended all the same; when libvirt goes on, it serves the same process again."""
     done = own_libvirt.run("""
 with Machine("hung", "nano", kvm=False) as machine:
     machine.start(60.0)
@@ -98,7 +98,7 @@ def break_libvirt():
 
 breaker = threading.Thread(target=break_libvirt)
 breaker.start()
-code = main(["run", "--arms", "fork+exec,vm-nano", "--rounds", "9", "--out", directory])
+code = main(["run", "--arms", "fork+exec,vm-nano", "--rounds", "5", "--out", directory])
 breaker.join()
 print(code, own_qemus())
 """
@@ -115,7 +115,7 @@ def test_a_run_goes_on_without_libvirt(tmp_path, number):
         arm: [row["status"] for row in first if row["arm"] == arm and row["rep"] == 0]
         for arm in ("fork+exec", "vm-nano")
     }
-    assert status["fork+exec"] == ["ok"] * 10, status  # nine rounds and the warm-up
+    assert status["fork+exec"] == ["ok"] * 6, status  # five rounds and the warm-up
     failed = [row for row in rows_of(directory) if row["status"] == "error"]
     assert {row["arm"] for row in failed} == {"vm-nano"}
     words = {"SIGSTOP": "libvirt for 2 s does not answer", "SIGKILL": "libvirt went away"}

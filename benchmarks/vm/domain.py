@@ -89,7 +89,7 @@ def xml(
     elif tier == "full":
         system, devices = _full(disk)
     else:
-        system, devices = _linux(tier, guest or roots.guest(root)), ""
+        system, devices = _linux(tier, guest or roots.guest(tier, root)), ""
     # A kernel sees the host's CPU where it runs on it; emulation has no such CPU to show.
     cpu = "<cpu mode='host-passthrough' check='none'/>" if kvm and root else ""
     card, words = _network(network) if network else ("", "")
@@ -139,7 +139,7 @@ def _linux(tier: str, guest: roots.Guest) -> str:
     return (
         f"<os><type arch='x86_64' machine='{MACHINES[tier]}'>hvm</type>{loader}"
         f"<kernel>{escape(guest.kernel)}</kernel><initrd>{escape(guest.initramfs)}</initrd>"
-        f"<cmdline>{escape(guest.command_lines[tier])}</cmdline></os>"
+        f"<cmdline>{escape(guest.command_line)}</cmdline></os>"
     )
 
 

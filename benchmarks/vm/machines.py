@@ -68,7 +68,7 @@ def said_by(words: list[str], arm: VirtualMachine) -> str:
     )
     initramfs = os.path.join(run_directory(), f"{arm.domain}.cpio")
     try:
-        guest = _with_script(roots.guest(arm.root), script, initramfs, arm.tier)
+        guest = _with_script(roots.guest(arm.tier, arm.root), script, initramfs)
         one = Standing(arm, guest)
         try:
             return _read_to_zero(one.machine, deadline).decode(errors="replace")
@@ -79,7 +79,7 @@ def said_by(words: list[str], arm: VirtualMachine) -> str:
             os.unlink(initramfs)
 
 
-def _with_script(guest: roots.Guest, script: str, initramfs: str, tier: str) -> roots.Guest:
+def _with_script(guest: roots.Guest, script: str, initramfs: str) -> roots.Guest:
     """The same guest with /bench in its initramfs, run by its shell in place of the probe."""
     shutil.copyfile(guest.initramfs, initramfs)
     with tempfile.TemporaryDirectory(dir=run_directory()) as tree, open(initramfs, "ab") as whole:
@@ -87,8 +87,8 @@ def _with_script(guest: roots.Guest, script: str, initramfs: str, tier: str) -> 
         with open(os.path.join(tree, "bench"), "w", encoding="utf-8") as file:
             file.write(script)
         cpio.write(tree, whole)
-    before, _, _ = guest.command_lines[tier].partition(" rdinit=")
-    return roots.Guest(guest.kernel, initramfs, {tier: f"{before} rdinit=/bin/sh -- /bench"})
+    before, _, _ = guest.command_line.partition(" rdinit=")
+    return roots.Guest(guest.kernel, initramfs, f"{before} rdinit=/bin/sh -- /bench")
 
 
 def _read_to_zero(machine: Machine, deadline_ns: int) -> bytes:

@@ -3,8 +3,8 @@
 https://docs.kernel.org/admin-guide/kernel-parameters.html
 """
 
-# No word here takes away what isolates or protects: mitigations, LSMs and zeroed memory stay as the
-# distribution has them.
+# Micro alone is trimmed; direct starts as a distribution's kernel comes. No word here takes away
+# what isolates or protects: mitigations, LSMs and zeroed memory stay as the distribution has them.
 TRIMS = "quiet cryptomgr.notests noreplace-smp no_timer_check 8250.nr_uarts=0"
 
 # What the kernel has to say in spite of `quiet`, a panic above all, goes out on the serial port,
@@ -19,6 +19,6 @@ FULL = "ro quiet console=ttyS0"
 
 COMMAND_LINES = {
     "micro": f"{TRIMS} {CONSOLE} {END}",
-    "direct": f"{TRIMS} {CONSOLE} {END}",
+    "direct": f"quiet {CONSOLE} {END}",
     "full": FULL,
 }
