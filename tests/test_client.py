@@ -22,7 +22,7 @@ from minicontainer.kernel import syscalls
 from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
 from tests.bundles import alive
-from tests.roots import REPOSITORY
+from tests.roots import ORDINARY_UID, REPOSITORY
 
 pytestmark = [pytest.mark.root, pytest.mark.rootless]
 
@@ -307,6 +307,25 @@ def test_the_trace_tells_what_was_there_before_the_request(root):
     early = [step["name"] for step in steps if "before the request" in str(step["calls"])]
     assert early[0] == "clone"
     assert ("loopback up" in early) == (os.geteuid() == 0)
+
+
+@pytest.mark.root
+def test_an_ordinary_users_init_has_the_plan_that_its_worker_has(root, ordinary_user, tmp_path):
+    """It builds it in a user namespace, where it may be root by then."""
+    os.chown(root, ORDINARY_UID, ORDINARY_UID)
+    script = (
+        f"import sys, time; sys.path.insert(0, {str(REPOSITORY)!r}); import minicontainer;"
+        "from minicontainer.runtime import plan, spec;"
+        f"wanted = [s.name for s in plan.build(spec.default({str(root)!r}, ['true']))]\n"
+        "for _ in range(8):\n"
+        f"    made = minicontainer.run({str(root)!r}, ['true'], trace=True).steps\n"
+        "    assert [s['name'] for s in made] == wanted, made\n"
+        "    time.sleep(0.05)\n"
+    )
+    done = subprocess.run(
+        [*ordinary_user, sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_fork_of_the_caller_gets_a_helper_of_its_own(root):

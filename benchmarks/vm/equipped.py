@@ -52,7 +52,7 @@ def running(arm: Equipped, words: list[str]) -> Iterator[Machine]:
     script = f"{_BEFORE}{shlex.join(words)} | /probe pour\nexec sleep 1000000\n"
     initramfs = os.path.join(run_directory(), f"{arm.domain}.cpio")
     try:
-        guest = _with_script(roots.guest(arm.root), script, initramfs, arm.tier)
+        guest = _with_script(roots.guest(arm.tier, arm.root), script, initramfs)
         with open(initramfs, "ab") as whole, open(roots.modules(), "rb") as modules:
             shutil.copyfileobj(modules, whole)
         with _Machine(arm, guest) as machine:

@@ -28,11 +28,15 @@ class Options:
 
     attended  the caller stands by until the end: the command runs at once and dies with it.
               Otherwise init waits for `start`
+    by_root   the caller is root; None: look. A process in a user namespace cannot look
     """
 
-    __slots__ = ("attended", "keyring", "pivot", "preserve_fds")
+    __slots__ = ("attended", "by_root", "keyring", "pivot", "preserve_fds")
 
-    def __init__(self, pivot=True, keyring=True, preserve_fds=0, attended=False) -> None:
+    def __init__(
+        self, pivot=True, keyring=True, preserve_fds=0, attended=False, by_root: bool | None = None
+    ) -> None:
+        self.by_root = os.geteuid() == 0 if by_root is None else by_root
         self.pivot = pivot
         self.keyring = keyring
         self.preserve_fds = preserve_fds
@@ -45,21 +49,20 @@ class Options:
         return seccomp.cached(profile)
 
 
-ATTENDED = Options(attended=True)
-
-
 def build(
     config: dict, bundle: str = "/", group: cgroups.Group | None = None,
-    options: Options = ATTENDED, root_steps: list[steps.Step] | None = None,
+    options: Options | None = None, root_steps: list[steps.Step] | None = None,
 ) -> list[steps.Step]:  # fmt: skip
     """The steps for a container, in the order in which the kernel wants them.
 
     bundle      directory that relative paths of the configuration start at
+    options     None: attended
     group       the container's place among the cgroups, or None
     root_steps  make the root file system a mount at its path, and open it; without them it is a
                 directory, which is bound onto itself
     Raises ValueError that names the field.
     """
+    options = options or Options(attended=True)
     linux, process = config["linux"], config["process"]
     kinds = {n["type"]: n.get("path", "") for n in linux["namespaces"]}
     path = root_path(config, bundle)
@@ -70,9 +73,9 @@ def build(
     if any(kinds.values()):
         plan.append(steps_host.OpenNamespaces({k: path for k, path in kinds.items() if path}))
     binds = [step for step in root if isinstance(step, steps_files.Mount) and step.bind]
-    if binds and os.geteuid() == 0 and "user" in kinds:
+    if binds and options.by_root and "user" in kinds:
         plan.append(steps_files.OpenSources(binds))
-    plan += _birth(linux, kinds, group)
+    plan += _birth(linux, kinds, group, options)
     plan += outside_steps(process, linux.get("resources") or {}, group)
     if "user" in kinds and not kinds["user"] and not _needs_stage(linux, kinds):
         plan.append(steps_host.BecomeRoot("init"))
@@ -109,7 +112,7 @@ def _needs_stage(linux: dict, kinds: dict[str, str]) -> bool:
     return joined or bool(linux.get("timeOffsets"))
 
 
-def _birth(linux: dict, kinds: dict[str, str], group) -> list[steps.Step]:
+def _birth(linux: dict, kinds: dict[str, str], group, options: Options) -> list[steps.Step]:
     """From our process to init, which is in its cgroup."""
     maps = linux.get("uidMappings") or [], linux.get("gidMappings") or []
     new_user = kinds.get("user") == ""
@@ -136,17 +139,10 @@ def _birth(linux: dict, kinds: dict[str, str], group) -> list[steps.Step]:
         plan.append(steps_host.Unshare(born, "stage"))
     if linux.get("timeOffsets"):
         plan.append(steps_host.TimeOffsets(linux["timeOffsets"]))
-    if kinds.get("pid") and _hides():  # init is seen in there as soon as it is forked
+    if kinds.get("pid") and options.by_root:  # init is seen in there as soon as it is forked
         plan.append(steps.Undumpable("stage"))
     plan.append(steps_host.ForkSibling())
     return plan
-
-
-def _hides() -> bool:
-    """Whether init is not dumpable: an ordinary user's own tools need /proc/PID/ns of a created
-    container.
-    """
-    return os.geteuid() == 0
 
 
 def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
@@ -164,7 +160,8 @@ def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
 def _world(config: dict, kinds: dict[str, str], options: Options) -> list[steps.Step]:
     """Session, names, network: what init is before it has a root."""
     plan: list[steps.Step] = [steps.NewSession()]
-    if _hides() and not kinds.get("pid"):
+    # An ordinary user's own tools need /proc/PID/ns of a created container
+    if options.by_root and not kinds.get("pid"):
         plan.append(steps.Undumpable("init"))
     if options.keyring:
         plan.append(steps.NewKeyring())

@@ -43,14 +43,14 @@ class Ready:
         self.context.give_plan = self._give
         self.asked = False
         self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pipes = launch.Pipes()
+        pipes, options = launch.Pipes(), plan.Options(attended=True)
         child = Clone([kind for kind in clone.kinds if kind != "mount"], None).fork()
         if child == 0:
             try:
                 for fd in (*not_for_it, self.ours.detach()):
                     os.close(fd)
                 pipes.theirs(self.context)
-                _wait(theirs, self.context, clone.kinds, others)
+                _wait(theirs, self.context, options, clone.kinds, others)
             finally:
                 os._exit(RUNTIME_FAILED)
         theirs.close()
@@ -100,8 +100,9 @@ def _first(steps: list[Step]) -> list:
 
 
 def _wait(
-    theirs: socket.socket, context: launch.Launch, kinds: list[str], early: list[Step]
-) -> None:
+    theirs: socket.socket, context: launch.Launch, options: plan.Options, kinds: list[str],
+    early: list[Step],
+) -> None:  # fmt: skip
     """Init, until its plan comes, or the end of who could send it."""
     for step in early:
         step.apply(context)
@@ -117,4 +118,5 @@ def _wait(
         syscalls.trace = context.on_call
     if "mount" in kinds:
         namespaces.unshare(["mount"])
-    launch.inside(plan.build(content["spec"]), context, ("init",), done=1 + len(early))
+    steps = plan.build(content["spec"], options=options)
+    launch.inside(steps, context, ("init",), done=1 + len(early))
