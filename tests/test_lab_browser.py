@@ -13,6 +13,9 @@ import pytest
 from tests.browser import CHROMIUM, NO_CHROMIUM, browser, free_port, process, wait_for
 from tests.roots import REPOSITORY
 
+# Where the screenshots stay, to be looked at; else with pytest's other temporary files
+ARTIFACTS = os.environ.get("MINICONTAINER_ARTIFACTS")
+
 LESSONS = sorted((REPOSITORY / "lessons").glob("*.ipynb"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.rootless]
@@ -75,6 +78,8 @@ def test_run_all_in_jupyterlab(path: Path, tmp_path: Path):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
         "--IdentityProvider.token=", f"--notebook-dir={tmp_path}", "--expose-app-in-browser",
     ]  # fmt: skip
+    pictures = Path(ARTIFACTS or tmp_path)
+    pictures.mkdir(parents=True, exist_ok=True)
     with process(lab, env=environment, cwd=tmp_path):
         wait_for(f"http://127.0.0.1:{port}/api")
         with browser(tmp_path / "browser", environment) as page:
@@ -89,7 +94,7 @@ def test_run_all_in_jupyterlab(path: Path, tmp_path: Path):
             seen = page.evaluate(RUN_ALL)
             for theme in ("Light", "Dark"):
                 page.evaluate(SHOW.replace("THEME", theme))
-                page.screenshot(tmp_path / f"{theme}.png")
+                page.screenshot(pictures / f"{path.stem}-{theme.lower()}.png")
     assert seen["errors"] == []
     assert seen["counts"] == list(range(1, len(seen["counts"]) + 1))
     assert "nothing is left over" in seen["last"]
