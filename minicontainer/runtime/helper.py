@@ -15,6 +15,7 @@ container. The end of the request socket ends the helper.
 from __future__ import annotations
 
 import _signal as signal
+import contextlib
 import gc
 import json
 import os
@@ -22,7 +23,7 @@ import socket
 
 from . import foreground, plan
 from .errors import ContainerError
-from .ready import Ready
+from .ready import Ready, rehearse
 
 MAX_REQUEST = 1 << 20
 
@@ -35,6 +36,8 @@ def serve(fd: int, start_image=None) -> None:
     connection = socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     gc.disable()  # a collection writes to all of the memory that a fork shares
+    with contextlib.suppress(ContainerError, OSError):
+        rehearse()  # what is imported and looked up at a first use is there in all workers
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     while True:
         # The next worker is forked before there is a request: that is a millisecond less to wait
