@@ -24,7 +24,7 @@ from .steps_host import Clone, Unshare
 
 
 def rehearse() -> list[Step]:
-    """The plan of a plain container, for nobody: memory that building one writes to is ours then."""
+    """The plan of a plain container, for nobody: the memory that this writes to is ours then."""
     request = json.dumps({"spec": spec.default("/", ["/"])})
     return plan.build(json.loads(request)["spec"])
 
