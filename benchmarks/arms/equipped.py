@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from benchmarks import roots
 from benchmarks.arms.base import Skip
 from benchmarks.arms.vm import VirtualMachine
+
+if TYPE_CHECKING:
+    from benchmarks.vm.machines import Extra
+
+# What drives virtio's devices is in modules, so that the guests of the other benchmarks do not pay
+# for it.
+_DRIVERS = """\
+for module in /modules/*; do
+    case $module in *virtio*|*failover*) insmod $module ;; esac
+done
+"""
 
 
 class Equipped(VirtualMachine):
@@ -27,7 +39,13 @@ class Equipped(VirtualMachine):
             )
         return super().unavailable() or roots.missing_modules()
 
-    def capture(self, words: list[str]) -> str:
-        from benchmarks.vm.equipped import said_by
+    def extra(self) -> Extra:
+        """For `machines.running`."""
+        from benchmarks.vm.machines import Extra
 
-        return said_by(words, self)
+        return Extra(roots.modules(), self.devices(), _DRIVERS)
+
+    def capture(self, words: list[str]) -> str:
+        from benchmarks.vm.machines import said_by
+
+        return said_by(words, self, self.extra())

@@ -75,10 +75,11 @@ class Card(Networked):
 
     @contextmanager
     def serving(self, words: list[str]) -> Iterator[str]:
-        from benchmarks.vm import equipped
+        from benchmarks.vm import machines
 
         up = f"ifconfig eth0 {ADDRESS} netmask 255.255.255.0 up"
-        with equipped.running(self.vm, ["/bin/sh", "-c", f"{up}\n{shlex.join(words)}"]):
+        script = ["/bin/sh", "-c", f"{up}\n{shlex.join(words)}"]
+        with machines.running(self.vm, script, self.vm.extra()):
             yield ADDRESS
 
 

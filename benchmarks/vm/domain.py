@@ -82,8 +82,11 @@ def xml(
     disk: Disk | None = None,
     network: Network | None = None,
     limits: Limits = Limits(),
+    more: str = "",
 ) -> str:
-    """The whole domain, ready for virDomainCreateXML. guest: in place of the root's own."""
+    """The whole domain, ready for virDomainCreateXML. guest: in place of the root's own. more:
+    devices, as XML.
+    """
     if tier == "nano":
         system, devices = _nano(kvm)
     elif tier == "full":
@@ -113,6 +116,7 @@ def xml(
     {_console(consoles.firmware, FIRMWARE_PORT) if consoles.firmware else ""}
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
+    {more}
   </devices>
   {words}
 </domain>

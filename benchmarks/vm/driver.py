@@ -56,6 +56,7 @@ class Machine:
 
     network: "" | bridge (root) | user, of the full tier. traced: the firmware is listened to.
     kept: it outlives this process (snapshots need that); `python -m benchmarks clean` finds it.
+    devices: more of them, as XML.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Machine:
         kept: bool = False,
         guest: roots.Guest | None = None,
         limits: domain.Limits | None = None,
+        devices: str = "",
     ) -> None:
         self.name = hypervisor.own_name(name)
         self.tier, self.root, self.kvm, self.guest = tier, root, kvm, guest
         self.network, self.traced, self.kept = network, traced, kept
-        self.limits = limits or domain.Limits()
+        self.limits, self.devices = limits or domain.Limits(), devices
         self.domain: libvirt.virDomain | None = None
         self.closed = False
         self.disk: domain.Disk | None = None
@@ -258,6 +260,7 @@ class Machine:
         return domain.xml(
             self.name, self.tier, self.root, kvm=self.kvm, consoles=consoles, guest=self.guest,
             disk=self.disk, network=self.link.network if self.link else None, limits=self.limits,
+            more=self.devices,
         )  # fmt: skip
 
     def _watch_qemu(self) -> None:

@@ -10,6 +10,8 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks import cpio, roots
@@ -23,21 +25,19 @@ if TYPE_CHECKING:
 
 RUN_S = 300.0  # of a program, emulated, on a loaded machine
 _numbers = itertools.count()
-_MOUNTS = """\
+_BEFORE = """\
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
+exec </dev/null >/dev/null 2>&1
 """
 
 
 class Standing(Held):
     """A machine whose payload has signalled. libvirt ends it when this process ends."""
 
-    def __init__(self, arm: VirtualMachine, guest: roots.Guest | None = None) -> None:
-        self.machine = Machine(
-            f"{arm.domain}-{next(_numbers):05}", arm.tier, arm.root, kvm=arm.kvm,
-            network=arm.network, guest=guest,
-        )  # fmt: skip
+    def __init__(self, arm: VirtualMachine) -> None:
+        self.machine = _machine(arm)
         self.machine.start(arm.timeout_s)
         words = {"start": ["virDomainCreateXML"], "stop": ["virDomainDestroy"]}
         super().__init__(self.machine.asked, self.machine.heard, words)
@@ -57,26 +57,49 @@ class Standing(Held):
             self.machine.close()
 
 
-def said_by(words: list[str], arm: VirtualMachine) -> str:
-    """What a program of the root tree writes on stdout in a guest that runs nothing else. Raises
-    ArmFailed.
+def _machine(arm: VirtualMachine, guest: roots.Guest | None = None, devices: str = "") -> Machine:
+    return Machine(
+        f"{arm.domain}-{next(_numbers):05}", arm.tier, arm.root, kvm=arm.kvm, network=arm.network,
+        guest=guest, devices=devices,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a guest has beside its root tree: an initramfs behind the tree's own, devices as XML,
+    and the lines of a shell that come before its program.
     """
-    deadline = time.monotonic_ns() + int(RUN_S * 1e9)
-    script = (
-        f"{_MOUNTS}exec </dev/null >/dev/null 2>&1\n{shlex.join(words)} | /probe pour\n"
-        "exec sleep 1000000\n"
-    )
+
+    initramfs: str = ""
+    devices: str = ""
+    script: str = ""
+
+
+@contextlib.contextmanager
+def running(arm: VirtualMachine, words: list[str], extra: Extra = Extra()) -> Iterator[Machine]:
+    """A guest that runs a program of its root tree and nothing else. The first byte that this wrote
+    on its stdout has been heard. Raises ArmFailed.
+    """
+    script = f"{_BEFORE}{extra.script}{shlex.join(words)} | /probe pour\nexec sleep 1000000\n"
     initramfs = os.path.join(run_directory(), f"{arm.domain}.cpio")
     try:
         guest = _with_script(roots.guest(arm.tier, arm.root), script, initramfs)
-        one = Standing(arm, guest)
-        try:
-            return _read_to_zero(one.machine, deadline).decode(errors="replace")
-        finally:
-            one.stop()
+        if extra.initramfs:
+            with open(initramfs, "ab") as whole, open(extra.initramfs, "rb") as more:
+                shutil.copyfileobj(more, whole)
+        with _machine(arm, guest, extra.devices) as machine:
+            machine.start(arm.timeout_s)
+            yield machine
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(initramfs)
+
+
+def said_by(words: list[str], arm: VirtualMachine, extra: Extra = Extra()) -> str:
+    """All that this program writes on its stdout. Raises ArmFailed."""
+    deadline = time.monotonic_ns() + int(RUN_S * 1e9)
+    with running(arm, words, extra) as machine:
+        return _read_to_zero(machine, deadline).decode(errors="replace")
 
 
 def _with_script(guest: roots.Guest, script: str, initramfs: str) -> roots.Guest:

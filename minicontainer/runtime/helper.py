@@ -23,9 +23,7 @@ import socket
 
 from . import foreground, plan
 from .errors import ContainerError
-from .ready import Ready, rehearse
-
-MAX_REQUEST = 1 << 20
+from .ready import MAX_REQUEST, Ready, rehearse
 
 
 def serve(fd: int, start_image=None) -> None:

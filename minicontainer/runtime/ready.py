@@ -22,6 +22,8 @@ from .errors import RUNTIME_FAILED
 from .steps import Loopback, NewKeyring, NewSession, Step, Undumpable
 from .steps_host import Clone, Unshare
 
+MAX_REQUEST = 1 << 20
+
 
 def rehearse() -> list[Step]:
     """The plan of a plain container, for nobody: the memory that this writes to is ours then."""
@@ -51,8 +53,7 @@ class Ready:
             finally:
                 os._exit(RUNTIME_FAILED)
         theirs.close()
-        self.pid = child
-        self.child = pipes.ours(child)
+        self.child: launch.Child | None = pipes.ours(child)  # until it is given away
 
     def begin(self, request: bytes, stdio: list[int]) -> None:
         """Let it build the plan, while we do; it does nothing of it without our word."""
@@ -75,17 +76,18 @@ class Ready:
                 self.context.tell("call", number, "(done before the request)", "", now, now)
                 if number > 1:  # for the clone `launch` does it
                     self.context.tell("step", number, now, now)
-        self.pid = 0
-        return self.child
+        given, self.child = self.child, None
+        return given
 
     def dismiss(self) -> None:
         """Have it end, when it was not needed."""
         self.ours.close()
-        if self.pid:
-            os.close(self.child[1])
-            os.close(self.child[2])
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+        if self.child:
+            pid, *pipes = self.child
+            for fd in pipes:
+                os.close(fd)
+            os.waitpid(pid, 0)
+            self.child = None
 
 
 def _first(steps: list[Step]) -> list:
@@ -104,7 +106,7 @@ def _wait(
     for step in early:
         step.apply(context)
     rehearse()
-    request, fds, _, _ = socket.recv_fds(theirs, 1 << 20, 3)
+    request, fds, _, _ = socket.recv_fds(theirs, MAX_REQUEST, 3)
     if not request:
         return
     theirs.close()
