@@ -22,18 +22,14 @@ PREPARE = (
     "  chmod 660 /run/libvirt/kvm && mount --bind /run/libvirt/kvm /dev/kvm || exit; fi; "
 )
 BEFORE = """
-import glob, os, signal, subprocess, sys, threading, time
+import glob, os, signal, subprocess, sys, threading
 from pathlib import Path
 from benchmarks import workdir
 from benchmarks.arms.base import ArmFailed
 from benchmarks.vm import hypervisor
 from benchmarks.vm.driver import Machine
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
+from tests.bench_fakes import processes_with
+from tests.waiting import until
 
 def answers():
     try:
@@ -42,14 +38,7 @@ def answers():
         return False
 
 def own_qemus():
-    mark = f"guest=minicontainer-{os.getpid()}-".encode()
-    found = []
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            found += [path] if mark in Path(path).read_bytes() else []
-        except OSError:
-            pass
-    return found
+    return processes_with(f"guest=minicontainer-{os.getpid()}-")
 
 daemons = []
 try:
@@ -57,7 +46,7 @@ try:
         words = [name, "--pid-file", f"/run/libvirt/{name}-test.pid"]
         daemons.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
     DAEMON = daemons[-1].pid
-    wait_until(answers)
+    until(answers, 60)
     # It asks QEMU what it can do, which takes seconds the first time.
     hypervisor.connection().getDomainCapabilities(None, "x86_64", None, "qemu")
 """

@@ -8,7 +8,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from benchmarks.rows import RowMaker, Where
 from benchmarks.workdir import remove_own
 from tests.bench_fakes import probe, processes_with
 from tests.roots import REPOSITORY
+from tests.waiting import until
 
 FIO = """{{
   "jobs" : [ {{
@@ -209,10 +209,8 @@ def test_network_of_a_process_and_of_a_container(ready):
         before = crossed()
         rows = sampled(bench, arm)
         checked(rows, bench.loads)
-        deadline = time.monotonic() + 10  # they end when nobody hears them, a moment later
-        while processes_with("iperf3 --server") and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert processes_with("iperf3 --server") == []
+        # they end when nobody hears them, a moment later
+        until(lambda: processes_with("iperf3 --server") == [], 10)
         # A second of each direction, in bytes: all of it over the bridge, or nothing.
         bytes_moved = sum(row["value"] for row in rows if "iperf3" in row["metric"]) * 1e6 / 8
         if arm.name == "fork+exec":
@@ -249,10 +247,7 @@ def test_a_killed_harness_leaves_no_server(ready):
         [sys.executable, "-c", ABANDONS], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.stdout == "listens\n", done.stderr
-    give_up = time.monotonic() + 10
-    while processes_with("iperf3 --server"):
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    until(lambda: processes_with("iperf3 --server") == [], 10)
     subprocess.run([sys.executable, "-m", "benchmarks", "clean"], cwd=REPOSITORY, check=True)
 
 

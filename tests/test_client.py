@@ -23,6 +23,7 @@ from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
 from tests.bundles import alive
 from tests.roots import ORDINARY_UID, REPOSITORY
+from tests.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.rootless]
 
@@ -103,11 +104,8 @@ def workers_of(helper: int) -> list[str]:
 def waiting(helper: int) -> tuple[int, int]:
     """The worker that is for the next call, and the init that it has ready."""
     worker = int(workers_of(helper)[-1])
-    deadline = time.monotonic() + 10
-    while not (inits := Path(f"/proc/{worker}/task/{worker}/children").read_text().split()):
-        assert time.monotonic() < deadline, "it has no init"
-        time.sleep(0.01)
-    (init,) = map(int, inits)
+    children = Path(f"/proc/{worker}/task/{worker}/children")
+    (init,) = map(int, until(lambda: children.read_text().split(), 10))
     assert os.readlink(f"/proc/{init}/exe") == os.readlink(f"/proc/{helper}/exe")
     return worker, init
 

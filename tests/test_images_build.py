@@ -23,6 +23,7 @@ from minicontainer.images.errors import ImageError
 from minicontainer.images.store import Store
 from tests.image_layers import listing
 from tests.roots import COMMAND, ORDINARY_UID, make_busybox_root
+from tests.waiting import until
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo ./workshop test")
 BUILD = [*COMMAND, "build"]
@@ -670,13 +671,6 @@ def shared(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "data/images"))
 
 
-def wait_for(condition) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def marker_is_there(store: Store, name: bytes) -> bool:
     found = subprocess.run(["find", store.root, "-name", name], capture_output=True)
     return bool(found.stdout)
@@ -693,7 +687,7 @@ SLEEPS = "FROM scratch\nCOPY rootfs /\nRUN touch /asleep && sleep 1000 && echo n
 def test_interrupted(context, shared, number) -> None:
     write(context, SLEEPS)
     process = start(shared, str(context), start_new_session=True)
-    wait_for(lambda: marker_is_there(shared, b"asleep"))
+    until(lambda: marker_is_there(shared, b"asleep"), 30)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as Ctrl-C
     else:
@@ -702,8 +696,9 @@ def test_interrupted(context, shared, number) -> None:
     assert process.returncode == 128 + number, told
     assert not [name for name in os.listdir(f"{shared.root}/layers") if "new" in name]
     assert os.listdir(f"{shared.root}/leases") == []
-    wait_for(
-        lambda: "sleep 1000" not in subprocess.check_output(["ps", "-e", "-o", "args"], text=True)
+    until(
+        lambda: "sleep 1000" not in subprocess.check_output(["ps", "-e", "-o", "args"], text=True),
+        30,
     )
 
 
@@ -717,11 +712,12 @@ def test_killed(context, shared, where) -> None:
         (context / "zeros/asleep").touch()
         write(context, "FROM scratch\nCOPY rootfs /\nCOPY zeros /zeros\n")
     process = start(shared, str(context))
-    wait_for(lambda: marker_is_there(shared, b"asleep" if where == "RUN" else b"10"))
+    until(lambda: marker_is_there(shared, b"asleep" if where == "RUN" else b"10"), 30)
     process.kill()
     process.communicate()
-    wait_for(
-        lambda: "sleep 1000" not in subprocess.check_output(["ps", "-e", "-o", "args"], text=True)
+    until(
+        lambda: "sleep 1000" not in subprocess.check_output(["ps", "-e", "-o", "args"], text=True),
+        30,
     )
     assert shared.fsck() == []
     shared.gc()

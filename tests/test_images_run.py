@@ -25,11 +25,13 @@ from minicontainer.images.store import Store
 from minicontainer.kernel import capabilities
 from minicontainer.options import UsageError
 from minicontainer.paths import runtime_dir
+from tests.bundles import alive
 from tests.image_layers import add_image, directory, entry, symlink, tar
 from tests.registries import need
 from tests.roots import COMMAND, ORDINARY_UID
 from tests.test_runtime_docker import docker  # noqa: F401
 from tests.test_runtime_podman import CONTAINER, podman  # noqa: F401
+from tests.waiting import until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: sudo ./workshop test")
 pytestmark = needs_root
@@ -121,15 +123,6 @@ def both(request, tmp_path: Path):
     made("image", "bootstrap", "busybox")
     yield made
     made.emptied()
-
-
-def until(condition, seconds: float = 20):
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return value
 
 
 # --- whose word counts -------------------------------------------------------------------------
@@ -742,13 +735,6 @@ def test_after_kill_9_gc_leaves_nothing(both: Host, words: list[str]) -> None:
     assert both.left()
     both("gc")
     assert both.left() == []
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_killed_at_any_time_nothing_is_left_after_gc(host: Host) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from minicontainer.runtime import state
 from minicontainer.runtime_gc import dead
 from tests.bundles import FOREVER, Bundle, bundle
 from tests.test_runtime_crash import full, killed_at, strangers
+from tests.waiting import until
 
 __all__ = ["bundle"]
 pytestmark = pytest.mark.root
@@ -28,13 +28,6 @@ def gc(bundle: Bundle, *options: str) -> list[dict]:
     mine = (bundle.id, str(bundle.directory))
     return [one for one in told if one["kind"] not in ("cgroup", "file")
             or any(word in one["name"] for word in mine)]  # fmt: skip
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -65,7 +58,7 @@ def test_killed_at_every_step_then_collected(bundle: Bundle):
             assert told == [], point
             bundle.call("delete", "--force", bundle.id)
             whole += 1
-        wait_for(lambda: strangers(bundle) == [])
+        until(lambda: strangers(bundle) == [])
         assert bundle.left() == [], point
     assert whole < points / 2
     print(f"collected at {points - whole} of {points} points")
@@ -100,7 +93,7 @@ def test_whole_containers_stay(bundle: Bundle):
     bundle.call("pause", bundle.id)
     assert gc(bundle, "--stopped") == []
     bundle.call("kill", bundle.id, "KILL")
-    wait_for(lambda: bundle.state()["status"] == "stopped")
+    until(lambda: bundle.state()["status"] == "stopped")
     assert gc(bundle) == []
     assert bundle.state()["status"] == "stopped"
     assert [one["why"] for one in gc(bundle, "--stopped")] == ["stopped"]
@@ -115,9 +108,9 @@ def test_a_create_in_progress_stays(bundle: Bundle):
     bundle.config["hooks"] = {"createRuntime": [hook]}
     nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     with bundle.args(*FOREVER).popen("create", bundle.id, **nowhere) as maker:
-        wait_for(lambda: bundle.states.exists() and bundle.state()["status"] == "creating"
+        until(lambda: bundle.states.exists() and bundle.state()["status"] == "creating"
                  if os.path.isdir(bundle.states / bundle.id) else False)  # fmt: skip
-        wait_for(lambda: bundle.groups() != [])
+        until(lambda: bundle.groups() != [])
         assert gc(bundle, "--stopped") == []
         go.write_text("x\n")
         assert maker.wait(20) == 0
@@ -195,7 +188,7 @@ def test_groups_without_a_container(bundle: Bundle):
         sleeper.kill()
         sleeper.wait()
         for path in (*paths.values(), foreign):
-            wait_for(lambda path=path: not os.path.isdir(path) or not _rmdir_fails(path))
+            until(lambda path=path: not os.path.isdir(path) or not _rmdir_fails(path))
     bundle.call("delete", "--force", bundle.id)
 
 

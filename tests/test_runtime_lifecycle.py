@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from minicontainer.runtime import state as states
 from tests.bundles import FOREVER, RUNTIME, Bundle, alive, bundle, end
+from tests.waiting import until
 
 __all__ = ["bundle"]
 pytestmark = pytest.mark.root
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- the words ---------------------------------------------------------------------------------
@@ -39,7 +32,7 @@ def test_states_follow_each_other(bundle: Bundle):
     bundle.call("resume", bundle.id)
     assert bundle.state()["status"] == "running"
     bundle.call("kill", bundle.id, "KILL")
-    wait_for(lambda: bundle.state()["status"] == "stopped")
+    until(lambda: bundle.state()["status"] == "stopped")
     assert bundle.state()["pid"] == 0
     bundle.call("delete", bundle.id)
     assert bundle.left() == []
@@ -87,9 +80,9 @@ def test_kill_all_reaches_every_process(bundle: Bundle):
     bundle.args("sh", "-c", "sleep 1000 & exec sleep 1001").create()
     bundle.call("start", bundle.id)
     group = Path(bundle.groups()[0], "cgroup.procs")
-    wait_for(lambda: len(group.read_text().split()) == 2)
+    until(lambda: len(group.read_text().split()) == 2)
     bundle.call("kill", "--all", bundle.id, "KILL")
-    wait_for(lambda: not group.read_text())
+    until(lambda: not group.read_text())
     bundle.call("delete", bundle.id)
     assert bundle.left() == []
 
@@ -100,7 +93,7 @@ def test_paused_container_is_killed(bundle: Bundle):
     pid = bundle.state()["pid"]
     bundle.call("pause", bundle.id)
     bundle.call("kill", bundle.id, "KILL")
-    wait_for(lambda: not alive(pid))
+    until(lambda: not alive(pid))
     bundle.call("delete", "--force", bundle.id)
     assert bundle.left() == []
 
@@ -108,7 +101,7 @@ def test_paused_container_is_killed(bundle: Bundle):
 def test_created_container_dies_of_sigterm(bundle: Bundle):
     bundle.args(*FOREVER).create()
     bundle.call("kill", bundle.id)
-    wait_for(lambda: bundle.state()["status"] == "stopped")
+    until(lambda: bundle.state()["status"] == "stopped")
 
 
 @pytest.mark.parametrize("code", [0, 7, 255])
@@ -145,7 +138,7 @@ def test_configuration_is_fixed_at_create(bundle: Bundle):
     with open(bundle.directory / "out", "w+") as out:
         bundle.args("echo", "first").create(out=out)
         bundle.args("echo", "second").call("start", bundle.id)
-        wait_for(lambda: bundle.state()["status"] == "stopped")
+        until(lambda: bundle.state()["status"] == "stopped")
         out.seek(0)
         assert out.read() == "first\n"
 
@@ -175,7 +168,7 @@ def test_wrong_state(bundle: Bundle):
     assert "not stopped" in bundle.call("delete", bundle.id, check=False).stderr
     assert "exists" in bundle.create(check=False).stderr
     bundle.call("kill", bundle.id, "KILL")
-    wait_for(lambda: bundle.state()["status"] == "stopped")
+    until(lambda: bundle.state()["status"] == "stopped")
     assert "container not running" in bundle.call("kill", bundle.id, check=False).stderr
     assert "that is stopped" in bundle.call("start", bundle.id, check=False).stderr
 
@@ -242,7 +235,7 @@ def test_runtime_killed_in_the_middle(bundle: Bundle, kind):
     )["pid"]  # fmt: skip
     bundle.call("delete", "--force", bundle.id)
     assert bundle.left() == []
-    wait_for(lambda: not alive(pid))
+    until(lambda: not alive(pid))
 
 
 def test_directory_without_record_is_deleted(bundle: Bundle):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from minicontainer.kernel import cgroups, namespaces
 from minicontainer.options import UsageError
 from minicontainer.runtime_commands import COMMANDS, signal_number
 from tests.bundles import FOREVER, RUNTIME, Bundle, alive, bundle
+from tests.waiting import until
 
 __all__ = ["bundle"]
 
@@ -119,7 +119,7 @@ def test_exec_in_a_group_below(running: Bundle):
     with running.popen("exec", "--cgroup", "sub", "--pid-file", "pid", running.id, "sleep",
                        "1000") as process:  # fmt: skip
         path = running.directory / "pid"
-        wait_for(lambda: path.exists() and path.read_text())
+        until(lambda: path.exists() and path.read_text())
         paths = groups_of(int(path.read_text()))
         assert [one for one in paths.values() if one.endswith(f"{running.id}/sub")]
         if len(running.groups()) > 2:
@@ -157,7 +157,7 @@ def test_one_controller_only(running: Bundle):
     with running.popen("exec", "--cgroup", "pids:sub", "--pid-file", "pid", running.id, "sleep",
                        "1000") as process:  # fmt: skip
         path = running.directory / "pid"
-        wait_for(lambda: path.exists() and path.read_text())
+        until(lambda: path.exists() and path.read_text())
         paths = groups_of(int(path.read_text()))
         below = {names for names, one in paths.items() if one.endswith(f"{running.id}/sub")}
         assert below == {names for names in paths if "pids" in names.split(",")} or below == {""}
@@ -174,17 +174,10 @@ def test_exec_in_a_paused_container_waits_for_resume(running: Bundle):
     group = Path(next(path for path in running.groups()
                       if "/freezer/" in path or len(running.groups()) == 1))  # fmt: skip
     with running.popen("exec", "--ignore-paused", running.id, "sh", "-c", "exit 7") as process:
-        wait_for(lambda: len((group / "cgroup.procs").read_text().split()) > 1)
+        until(lambda: len((group / "cgroup.procs").read_text().split()) > 1)
         assert process.poll() is None
         running.call("resume", running.id)
         assert process.wait(20) == 7
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.mark.root
@@ -194,7 +187,7 @@ def test_a_real_time_signal_arrives(bundle: Bundle):
     with open(bundle.directory / "out", "w") as out:
         bundle.create(out=out)
     bundle.call("start", bundle.id)
-    wait_for(lambda: "ready" in (bundle.directory / "out").read_text())
+    until(lambda: "ready" in (bundle.directory / "out").read_text())
     pid = bundle.state()["pid"]
     bundle.call("kill", bundle.id, "RTMIN+3")
-    wait_for(lambda: not alive(pid))
+    until(lambda: not alive(pid))

@@ -19,7 +19,9 @@ from benchmarks import leftovers, roots, workdir
 from benchmarks.arms.base import ArmFailed
 from benchmarks.arms.vm import VirtualMachine, phases
 from benchmarks.vm import domain
+from tests.bench_fakes import processes_with
 from tests.roots import REPOSITORY
+from tests.waiting import until
 
 hypervisor = pytest.importorskip(
     "benchmarks.vm.hypervisor", reason="libvirt-python is not installed"
@@ -59,22 +61,7 @@ def prefix(pid: int) -> str:
 
 def qemus(pid: int = 0) -> list[str]:
     """Command lines of living QEMU processes that run such a machine."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if f"guest={prefix(pid)}" in text:
-            found.append(text)
-    return found
-
-
-def wait_until(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
+    return processes_with(f"guest={prefix(pid)}")
 
 
 def test_nano_signals_and_is_gone():
@@ -210,7 +197,7 @@ def test_a_qemu_that_is_killed_while_it_is_listened_to(tmp_path, monkeypatch):
     machine = driver.Machine("killed", "nano", kvm=False)
 
     def kill() -> None:
-        wait_until(lambda: machine.created)
+        until(lambda: machine.created)
         os.kill(pid_of(machine.name), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -330,13 +317,13 @@ def test_nothing_stays_of_a_boot_that_is_cut_short(tmp_path, number):
     arms = "fork+exec,vm-micro:busybox"
     process = run("run", "--rounds", "5", "--arms", arms, "--out", str(tmp_path))
     try:
-        wait_until(lambda: any("vm-micro" in name for name in domains(process.pid)), seconds=90)
+        until(lambda: any("vm-micro" in name for name in domains(process.pid)), seconds=90)
         time.sleep(0.3)  # in the middle of its kernel
     finally:
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    wait_until(
+    until(
         lambda: domains(process.pid) == qemus(process.pid) == []
     )  # after kill -9, libvirt's own doing
     leftovers.remove(lambda _: None)

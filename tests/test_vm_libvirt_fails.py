@@ -53,7 +53,7 @@ with Machine("hung", "nano", kvm=False) as machine:
     print(machine.state())
 print(own_qemus())
 os.kill(DAEMON, signal.SIGCONT)
-wait_until(answers)
+until(answers, 60)
 hypervisor.ANSWER_S = 60.0
 with Machine("again", "nano", kvm=False) as machine:
     machine.start(60.0)
@@ -76,7 +76,7 @@ try:
 except ArmFailed as failure:
     print(failure)
 os.kill(DAEMON, signal.SIGCONT)
-wait_until(answers)
+until(answers, 60)
 print(own_qemus(), hypervisor.connection().listAllDomains())
 """)
     assert "libvirt for 2 s does not answer (qemu:///system): " in done.stdout, done.stderr
@@ -92,7 +92,7 @@ def measured():
     return found and '"round": 2' in Path(found[0]).read_text()
 
 def break_libvirt():
-    wait_until(measured)
+    until(measured, 60)
     os.kill(DAEMON, number)
 
 breaker = threading.Thread(target=break_libvirt)
