@@ -1,8 +1,8 @@
 """kill -9 of the runtime at every system call: `delete --force` brings what is left to nothing.
 
 The trace point of `kernel.syscalls`, and the functions of `os` that change something or wait, count
-the calls of all processes of one command in shared memory; at the N-th the command's own process is
-killed, wherever the call is made.
+the calls of all processes of one command in the offset of a file that they share; at the N-th the
+command's own process is killed, wherever the call is made.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ CALLS = (
     "pidfd_open chown fchown symlink mknod chmod fchmod setxattr sendfile set_blocking"
 )
 # The killer is a process of its own: in the container's pid namespace we have no number, but the
-# kernel tells it who asks (SCM_CREDENTIALS).
+# kernel tells it who asks (SCM_CREDENTIALS). lseek(2) counts, since it locks the offset: both sides
+# return from one clone at once, and were both the N-th, the killer would answer one of them only.
 DRIVER = """
-import _signal, mmap, os, signal, socket, sys
+import _signal, os, signal, socket, sys
 sys.path.insert(0, sys.argv[1])
 point, what, whom, told = int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
 words = sys.argv[6:]
 from minicontainer import runtime_cli
 from minicontainer.kernel import syscalls
 from minicontainer.runtime import steps_process
-counter, me = mmap.mmap(-1, 8), os.getpid()
+counter, me = os.memfd_create("counter"), os.getpid()
 ask_read, ask_write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 ask_read.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 done_read, done_write = os.pipe()
@@ -58,13 +59,12 @@ if os.fork() == 0:
             os.write(told, b"x")
     os._exit(0)
 ask_read.close()
+os.close(done_write)
 if told >= 0:
     os.set_inheritable(told, False)
 read, write, ask = os.read, os.write, os.dup(ask_write.fileno())
 def count(*_):
-    n = int.from_bytes(counter[:8], "little") + 1
-    counter[:8] = n.to_bytes(8, "little")
-    if n == point:
+    if os.lseek(counter, 1, os.SEEK_CUR) == point:
         write(ask, b"x")
         read(done_read, 1)  # then the others go on, as after a real one
 def counted(function):
@@ -74,13 +74,13 @@ def counted(function):
     return call
 syscalls.trace = count
 close = steps_process.CloseDescriptors.close  # all but its own, and now ours: until exec
-ours = [ask, done_read, told]
+ours = [ask, done_read, told, counter]
 steps_process.CloseDescriptors.close = lambda step, first, kept: close(step, first, kept + ours)
 for name in {CALLS!r}.split():
     setattr(os, name, counted(getattr(os, name)))
 _signal.pidfd_send_signal = counted(_signal.pidfd_send_signal)
 code = runtime_cli.main(words)
-print(int.from_bytes(counter[:8], "little"), file=sys.stderr, flush=True)
+print(os.lseek(counter, 0, os.SEEK_CUR), file=sys.stderr, flush=True)
 os._exit(code)
 """.replace("{CALLS!r}", repr(CALLS))
 
