@@ -13,7 +13,7 @@ WHOLE, FIRST = "start.whole_process", "start.first_instruction"
 class Allowance:
     """`arm` and `against` are names of arms before the colon; machines are of the same accelerator.
 
-    metric: WHOLE, from the request until nothing of it is left, or FIRST.
+    metric: WHOLE, from the request until nothing of it is left, or FIRST; or one of its own.
     """
 
     arm: str
@@ -33,7 +33,7 @@ ALLOWANCES = (
     Allowance("vm-direct", 0.5, "vm-full", FIRST),
 )
 # Our driver beside libvirt-python without it, for the same machine.
-DRIVER = ("libvirt.create", 1.05, "libvirt.create_raw")
+DRIVER = Allowance("create-by-driver", 1.05, "create-by-createXML", "libvirt.create")
 # The reference against itself on a quiet machine: how far its interval may reach, and from how many
 # rounds on that is asked.
 A_A, A_A_ROUNDS = 0.05, 30

@@ -16,13 +16,14 @@ class Libvirt(Bench):
     name = rows = "libvirt"
     title = "libvirt's own cost: one machine by the driver, by createXML, by QEMU alone"
     metric = "libvirt.create"
+    reference = "create-by-QEMU"
 
     def arms(self, quick: bool = False) -> list[Arm]:
-        return creation_arms()
+        return list(creation_arms())
 
     def values(self, arm: Arm, where: Where) -> Iterable[Value]:
         assert isinstance(arm, Creation)
-        return [Value(arm.metric, arm.create())]
+        return [Value(self.metric, arm.create())]
 
 
 BENCH = Libvirt()

@@ -15,7 +15,10 @@ from benchmarks.report.budgets import Budget, driver_budgets, start_budgets
 from benchmarks.report.measures import Measured, measured
 from benchmarks.report.phases import Waterfall, waterfalls
 from benchmarks.report.series import (
+    Key,
     Run,
+    Series,
+    paired,
     planned,
     read_environment,
     read_plan,
@@ -97,6 +100,7 @@ def analyse(directory: str) -> Analysis:
     warm, cold = starts(table, "warm"), starts(table, "cold")
     a_a, cold_a_a = (pair(of(s, reference, rep=1), of(s, reference), seed) for s in (warm, cold))
     found = series_of(table)
+    a_a = a_a or _a_a(found, reference, seed)
     run = Run(directory, rows[0]["run_id"], seed, reference, environment, found, damaged)
     marked = counted[counted.contaminated.astype(bool)]
     noise = floor(a_a) if a_a else None
@@ -124,6 +128,13 @@ def analyse(directory: str) -> Analysis:
         plan=plan,
         hosts=int(counted.env_id.nunique()),
     )
+
+
+def _a_a(found: dict[Key, Series], reference: str, seed: int) -> Ratio | None:
+    """Of a run without starts: what the reference of its first benchmark says of itself."""
+    twice = (one for one in found.values() if one.again and one.key.arm == reference)
+    first = next(twice, None)
+    return paired(first.again, first.values, seed) if first else None
 
 
 def _skips(table: pd.DataFrame) -> list[Skipped]:

@@ -53,15 +53,14 @@ def start_budgets(shots: pd.DataFrame, seed: int) -> list[Budget]:
 
 def driver_budgets(found: Mapping[Key, Series], seed: int) -> list[Budget]:
     """What our driver adds to libvirt's own time, for every machine that was made both ways."""
-    ours, limit, raw = DRIVER
     budgets = []
     for key, one in found.items():
-        other = found.get(replace(key, group=replace(key.group, metric=raw)))
-        if key.group.metric == ours and other is not None:
+        other = found.get(replace(key, arm=DRIVER.against))
+        if key.group.metric == DRIVER.metric and key.arm == DRIVER.arm and other is not None:
             both = paired(one.values, other.values, seed)
             if both:
-                what, emulated = "creation by our driver", key.accel == "tcg"
-                budgets.append(Budget(key.arm, limit, "libvirt-python alone", both, what, emulated))
+                what, emulated = "creation of a machine", key.accel == "tcg"
+                budgets.append(Budget(key.arm, DRIVER.limit, DRIVER.against, both, what, emulated))
     return budgets
 
 
