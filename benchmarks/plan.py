@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # The reference is what a budget is stated against; the first of these that runs here is taken.
@@ -64,6 +64,12 @@ class Plan:
         """Seconds from round `first` to the end."""
         return sum(self.round_s(number) for number in range(first, self.rounds + 1))
 
+    def of_fast_arms(self) -> Plan:
+        """The same without the arms that take a second and more."""
+        shots = {arm: n for arm, n in self.shots.items() if self.seconds[arm] < 1}
+        traced = [arm for arm in self.traced if arm in shots]
+        return replace(self, shots=shots, traced=traced)
+
     def round_s(self, number: int) -> float:
         return PER_ROUND_S + sum(self.seconds[arm] + PER_SHOT_S for arm, _, _ in self.order(number))
 
@@ -100,8 +106,8 @@ def make_plan(
 
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
     then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
-    not fit. Never below FEWEST, so a very short budget is exceeded; the printed plan says what it
-    takes. quick: fewer for slow arms, which then have no interval. reference: in place of the first
+    not fit: a third of the budget is theirs, whatever the slow ones take. Never below FEWEST, so a
+    short budget is exceeded; the printed plan says what it takes. quick: fewer for slow arms, which then have no interval. reference: in place of the first
     of REFERENCES, if it is among them.
     """
     reference = next((name for name in (reference, *REFERENCES) if name in seconds), "")
@@ -119,6 +125,8 @@ def make_plan(
     for most, slow in _sizes():
         candidate = plan(most, slow)
         if budget_s is None or candidate.expected_s() <= budget_s:
+            return candidate
+        if slow == FEWEST and candidate.of_fast_arms().expected_s() <= budget_s / 3:
             return candidate
     return candidate
 
