@@ -107,8 +107,8 @@ def make_plan(
     rounds: every arm that often. Otherwise what `enough` says, cut to `budget_s` seconds: slow arms
     then take part in fewer rounds, evenly spread, and fast arms in fewer only when they alone do
     not fit: a third of the budget is theirs, whatever the slow ones take. Never below FEWEST, so a
-    short budget is exceeded; the printed plan says what it takes. quick: fewer for slow arms, which then have no interval. reference: in place of the first
-    of REFERENCES, if it is among them.
+    short budget is exceeded; the printed plan says what it takes. quick: fewer for slow arms, which
+    then have no interval. reference: in place of the first of REFERENCES, if it is among them.
     """
     reference = next((name for name in (reference, *REFERENCES) if name in seconds), "")
     reference = reference or min(seconds, key=lambda arm: seconds[arm])
