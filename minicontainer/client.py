@@ -289,13 +289,13 @@ class _Streams:
         for fd in self.theirs:
             os.close(fd)
 
-    def relay(self, events_socket: socket.socket, timeout: float | None) -> None:
+    def relay(self, events: socket.socket, timeout: float | None) -> None:
         """Pass output on until the container has ended and its output with it."""
         decode = codecs.getincrementaldecoder("utf-8")
         decoders = {"stdout": decode("replace"), "stderr": decode("replace")}
         deadline = None if timeout is None else time.monotonic() + timeout
-        events = b""
-        self.selector.register(events_socket, selectors.EVENT_READ, "events")
+        answer = b""
+        self.selector.register(events, selectors.EVENT_READ, "answer")
         while self.selector.get_map():
             left = None if deadline is None else deadline - time.monotonic()
             ready = self.selector.select(left) if left is None or left > 0 else []
@@ -303,13 +303,15 @@ class _Streams:
                 raise TimeoutError(f"{self.result.args[0]}: killed after {timeout} s")
             for key, _ in ready:
                 chunk = os.read(key.fd, 65536)
-                if not chunk:
+                if key.data == "answer":
+                    answer += chunk
+                    if not chunk or answer.endswith(b"\n"):  # the end of the worker is not needed
+                        self.selector.unregister(key.fd)
+                elif not chunk:
                     self.selector.unregister(key.fd)
-                elif key.data == "events":
-                    events += chunk
                 else:
                     self._output(key.data, decoders[key.data].decode(chunk))
-        self._outcome([json.loads(line) for line in events.splitlines()])
+        self._outcome(answer)
 
     def _output(self, name: str, text: str) -> None:
         if self.capture:
@@ -317,16 +319,14 @@ class _Streams:
         else:
             print(text, end="", file=getattr(sys, name), flush=True)
 
-    def _outcome(self, events: list[dict]) -> None:
-        for event in events:
-            if "error" in event:
-                raise ContainerError(
-                    event["error"], hint=event["hint"], step=event["step"], errno=event["errno"],
-                    exit_code=event["exit_code"],
-                )  # fmt: skip
-            if "steps" in event:
-                self.result.steps = event["steps"]
-            if "exit" in event:
-                self.result.returncode = event["exit"]
-        if not events or "exit" not in events[-1]:  # the worker was killed, its container with it
+    def _outcome(self, answer: bytes) -> None:
+        if not answer:  # the worker was killed, its container with it
             self.result.returncode = SIGNALLED + signal.SIGKILL
+            return
+        said = json.loads(answer)
+        if "error" in said:
+            raise ContainerError(
+                said["error"], hint=said["hint"], step=said["step"], errno=said["errno"],
+                exit_code=said["exit_code"],
+            )  # fmt: skip
+        self.result.returncode, self.result.steps = said["exit"], said["steps"]

@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 import minicontainer
 from minicontainer import client
 from minicontainer.kernel import syscalls
+from minicontainer.runtime.helper import IDLE
 from minicontainer.runtime.plan import build
 from minicontainer.runtime.spec import default
 from tests.bundles import alive
@@ -96,28 +96,37 @@ def test_check_raises_with_the_result(root):
     assert caught.value.result.stdout == "x\n"
 
 
-def workers_of(helper: int) -> list[str]:
+def children_of(helper: int) -> list[str]:
+    """The children of a process, which has one thread, the oldest first."""
     with open(f"/proc/{helper}/task/{helper}/children") as children:
         return children.read().split()
 
 
-def waiting(helper: int) -> tuple[int, int]:
-    """The worker that is for the next call, and the init that it has ready."""
-    worker = int(workers_of(helper)[-1])
-    children = Path(f"/proc/{worker}/task/{worker}/children")
-    (init,) = map(int, until(lambda: children.read_text().split(), 10))
-    assert os.readlink(f"/proc/{init}/exe") == os.readlink(f"/proc/{helper}/exe")
-    return worker, init
+def waiting(helper: int) -> list[tuple[int, int]]:
+    """All that wait, once they are there: worker and init, that for the next call first."""
+
+    def found() -> list[tuple[int, int]]:
+        python = os.readlink(f"/proc/{helper}/exe")  # not its first one: see `sealed`
+        pairs = []
+        for worker in children_of(helper):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                inits = children_of(int(worker))
+                if inits and os.readlink(f"/proc/{inits[0]}/exe") == python:
+                    pairs.append((int(worker), int(inits[0])))
+        return pairs if len(pairs) == IDLE else []
+
+    return until(found, 10)
 
 
 def assert_no_container(helper: int) -> None:
-    """No worker has a child, and all end but the last, which is for the next call."""
-    waiting(helper)
-    for worker in workers_of(helper)[:-1]:
+    """No worker has a child, and all end but those that are for the next calls."""
+    idle = [worker for worker, _ in waiting(helper)]
+    for worker in map(int, children_of(helper)):
+        if worker in idle:
+            continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            with open(f"/proc/{worker}/task/{worker}/children") as children:
-                assert children.read() == ""
-            pidfd = os.pidfd_open(int(worker))
+            assert children_of(worker) == []
+            pidfd = os.pidfd_open(worker)
             ended = select.select([pidfd], [], [], 20)[0]
             os.close(pidfd)
             assert ended, f"worker {worker} stays"
@@ -170,7 +179,7 @@ def stopped_helper(root, monkeypatch):
     helper = minicontainer.helper_start()
     os.kill(helper, signal.SIGSTOP)
     os.waitid(os.P_PID, helper, os.WSTOPPED | os.WNOWAIT)
-    for worker in map(int, workers_of(helper)):
+    for worker in map(int, children_of(helper)):
         with contextlib.suppress(ProcessLookupError):  # that of the call above
             os.kill(worker, signal.SIGSTOP)
     monkeypatch.setattr(client, "_PATIENCE", 1.0)
@@ -198,7 +207,7 @@ def test_ctrl_c_gets_out_while_the_helper_is_stopped(root, stopped_helper):
 
 
 def test_stopped_helper_does_not_hold_up_the_end(root, stopped_helper):
-    workers = [*map(int, workers_of(stopped_helper))]
+    workers = [*map(int, children_of(stopped_helper))]
     began = time.monotonic()
     minicontainer.helper_stop()
     assert time.monotonic() - began < 10
@@ -221,9 +230,9 @@ def test_killed_worker_takes_its_container_along(root):
     deadline = time.monotonic() + 20
     worker = container = 0
     while not container and time.monotonic() < deadline:
-        for worker in map(int, workers_of(helper)):
+        for worker in map(int, children_of(helper)):
             with contextlib.suppress(FileNotFoundError):
-                for one in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
+                for one in children_of(worker):
                     if os.readlink(f"/proc/{one}/exe").endswith("busybox"):
                         container = int(one)
             if container:
@@ -239,7 +248,7 @@ def test_killed_worker_takes_its_container_along(root):
 def test_killed_idle_worker_is_replaced(root):
     helper = minicontainer.helper_start()
     minicontainer.run(root, ["true"])
-    idle = int(workers_of(helper)[-1])
+    idle, _ = waiting(helper)[0]
     pidfd = os.pidfd_open(idle)
     os.kill(idle, signal.SIGKILL)
     assert select.select([pidfd], [], [], 20)[0]  # dying, it could still take the request along
@@ -251,7 +260,7 @@ def test_killed_idle_worker_is_replaced(root):
 def test_an_init_waits_in_namespaces_of_its_own_and_becomes_the_container(root):
     helper = minicontainer.helper_start()
     minicontainer.run(root, ["true"])
-    _, init = waiting(helper)
+    _, init = waiting(helper)[0]
     for kind in ("uts", "ipc", "pid", "net"):
         assert os.readlink(f"/proc/{init}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
     own = os.readlink(f"/proc/{init}/ns/net")
@@ -260,10 +269,29 @@ def test_an_init_waits_in_namespaces_of_its_own_and_becomes_the_container(root):
     assert not alive(init)
 
 
+def test_signals_have_their_default_actions_in_there(root):
+    """The helper ignores Ctrl-C for itself; an init that waits is its child, too."""
+    for _ in range(2):
+        waiting(minicontainer.helper_start())
+        words = ["grep", "-E", "Sig(Ign|Blk|Cgt)", "/proc/self/status"]
+        said = minicontainer.run(root, words, capture_output=True).stdout
+        assert [int(line.split()[1], 16) for line in said.splitlines()] == [0, 0, 0]
+
+
+def test_a_long_call_gets_a_successor_while_it_runs(root):
+    helper = minicontainer.helper_start()
+    inits = {init for _, init in waiting(helper)}
+    thread = threading.Thread(target=minicontainer.run, args=(root, ["sleep", "1"]))
+    thread.start()
+    until(lambda: {init for _, init in waiting(helper)} - inits, 10)
+    assert thread.is_alive()
+    thread.join()
+
+
 def test_without_the_init_that_waited_another_is_made(root):
     helper = minicontainer.helper_start()
     minicontainer.run(root, ["true"])
-    _, init = waiting(helper)
+    _, init = waiting(helper)[0]
     pidfd = os.pidfd_open(init)
     os.kill(init, signal.SIGKILL)
     assert select.select([pidfd], [], [], 20)[0]
@@ -275,7 +303,7 @@ def test_without_the_init_that_waited_another_is_made(root):
 def test_an_init_that_does_not_fit_is_sent_away(root):
     helper = minicontainer.helper_start()
     minicontainer.run(root, ["true"])
-    _, init = waiting(helper)
+    _, init = waiting(helper)[0]
     ours = os.readlink("/proc/self/ns/net")
     words = ["sh", "-c", "readlink /proc/self/ns/net"]
     done = minicontainer.run(root, words, network="host", capture_output=True)

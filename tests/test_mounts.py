@@ -300,16 +300,19 @@ def test_masks_cover_files_and_directories(tmp_path):
     def use(root_fd, root) -> None:
         make_null(root)
         (root / "file").write_text("fact")
-        (root / "dir").mkdir()
-        (root / "dir/fact").touch()
-        mountfd.mask_in_root(root_fd, "/file")
-        mountfd.mask_in_root(root_fd, "/dir")
-        say((root / "file").read_bytes() == b"", "the file is not covered")
-        say(not os.listdir(root / "dir"), "the directory is not covered")
-        say("ro" in mount_at(root / "dir")["options"], "the cover can be written")
+        (root / "file2").write_text("fact")
+        for name in ("dir", "dir2", "dir3"):
+            (root / name).mkdir()
+            (root / name / "fact").touch()
+        mountfd.mask_in_root(root_fd, ["/file", "/dir", "/dir2", "/file2", "/dir3"])
+        for name in ("file", "file2"):
+            say((root / name).read_bytes() == b"", f"{name} is not covered")
+        for name in ("dir", "dir2", "dir3"):
+            say(not os.listdir(root / name), f"{name} is not covered")
+            say("ro" in mount_at(root / name)["options"], "the cover can be written")
         before = mountinfo()
         for absent in ("/missing", "/missing/below", "/file/below"):
-            mountfd.mask_in_root(root_fd, absent)
+            mountfd.mask_in_root(root_fd, [absent])
             mountfd.readonly_in_root(root_fd, absent)
         say(mountinfo() == before, "masked what is not there")
 
@@ -329,7 +332,7 @@ def test_a_false_dev_null_masks_nothing(tmp_path, null):
             (root / "dev/null").touch()
             syscalls.mount("/dev/zero", str(root / "dev/null"), None, MS_BIND, None)
         try:
-            mountfd.mask_in_root(root_fd, "/file")
+            mountfd.mask_in_root(root_fd, ["/file"])
         except OSError as error:
             say(error.errno == errno.EINVAL and "/dev/null" in (error.strerror or ""), f"{error}")
             say((root / "file").read_text() == "fact", "something was mounted")

@@ -174,11 +174,11 @@ class Kept:
             raise
         self.pid, self.steps = self._started.pid, self._started.steps
 
-    def wait(self, hangup_fd: int = -1, stdin: int = 0) -> int:
+    def wait(self, hangup_fd: int = -1, stdin: int = 0, stays=None) -> int:
         """See `foreground.Attended.wait`."""
         code = RUNTIME_FAILED
         try:
-            code = self._started.wait(hangup_fd, stdin)
+            code = self._started.wait(hangup_fd, stdin, stays=stays)
         finally:
             finish(self.container, code)
         return code

@@ -28,6 +28,10 @@ from .syscalls import (
     OPEN_TREE_CLONE,
 )
 
+TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 AT_FDCWD = -100
 
 
@@ -127,33 +131,52 @@ def _open_what_is_there(root_fd: int, path: str) -> int:
         return -1
 
 
-def mask_in_root(root_fd: int, path: str) -> None:
-    """Cover what is at `path`: a directory with an empty read-only tmpfs, a file with /dev/null.
-
-    The container's /dev/null may be a symlink: bound unseen, it would show a file of its choice
-    (CVE-2025-31133), so it has to be that device. Where nothing is there is nothing to protect.
+def mask_in_root(root_fd: int, paths: Iterable[str]) -> None:
+    """Cover what is at these paths: a directory with an empty read-only tmpfs, a file with
+    /dev/null. Where nothing is there is nothing to protect.
     """
-    target = _open_what_is_there(root_fd, path)
-    if target < 0:
-        return
+    covers: dict[bool, int] = {}  # for directories, for files: the first one, others are its clones
     try:
-        if stat.S_ISDIR(os.fstat(target).st_mode):
-            mount = new_filesystem("tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=755")
-        else:
-            null = open_in_root(root_fd, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
-            try:
-                now = os.fstat(null)
-                if not stat.S_ISCHR(now.st_mode) or now.st_rdev != os.makedev(1, 3):
-                    raise OSError(errno.EINVAL, "/dev/null in the container is another file")
-                mount = clone(null)
-            finally:
-                os.close(null)
+        for path in paths:
+            target = _open_what_is_there(root_fd, path)
+            if target >= 0:
+                try:
+                    _cover(root_fd, target, covers)
+                finally:
+                    os.close(target)
+    finally:
+        for mount in covers.values():
+            os.close(mount)
+
+
+def _cover(root_fd: int, target: int, covers: dict[bool, int]) -> None:
+    directory = stat.S_ISDIR(os.fstat(target).st_mode)
+    if directory in covers:
+        mount = clone(covers[directory])
         try:
             place(mount, target)
         finally:
             os.close(mount)
+        return
+    if directory:
+        covers[directory] = new_filesystem("tmpfs", "tmpfs", MS_RDONLY, "size=0k,mode=755")
+    else:
+        covers[directory] = _null_device(root_fd)
+    place(covers[directory], target)
+
+
+def _null_device(root_fd: int) -> int:
+    """A clone of the container's /dev/null. It may be a symlink: bound unseen, it would show a file
+    of its choice (CVE-2025-31133), so it has to be that device.
+    """
+    null = open_in_root(root_fd, "/dev/null", os.O_PATH | os.O_NOFOLLOW)
+    try:
+        now = os.fstat(null)
+        if not stat.S_ISCHR(now.st_mode) or now.st_rdev != os.makedev(1, 3):
+            raise OSError(errno.EINVAL, "/dev/null in the container is another file")
+        return clone(null)
     finally:
-        os.close(target)
+        os.close(null)
 
 
 def readonly_in_root(root_fd: int, path: str, recursive: bool = False) -> None:

@@ -148,11 +148,17 @@ class _Flags:
 
     def __init__(self, *prefix: str) -> None:
         self.prefix = prefix
+        self.known: list[tuple[str, int]] = []
+
+    def constants(self) -> list[tuple[str, int]]:
+        if not self.known:
+            self.known = [pair for pair in globals().items() if pair[0].startswith(self.prefix)]
+        return self.known
 
     def __call__(self, value: int) -> str:
         names = []
-        for name, bit in globals().items():
-            if name.startswith(self.prefix) and value & bit == bit:
+        for name, bit in self.constants():
+            if value & bit == bit:
                 names.append(name)
                 value &= ~bit
         if value or not names:
@@ -164,8 +170,8 @@ class _Enum(_Flags):
     """Shows one number by the name of the constant that has it."""
 
     def __call__(self, value: int) -> str:
-        for name, number in globals().items():
-            if name.startswith(self.prefix) and number == value:
+        for name, number in self.constants():
+            if number == value:
                 return name
         return str(value)
 
@@ -204,13 +210,15 @@ class Syscall:
         try:
             result = self._function(*args)
         except OSError as error:
+            end = monotonic_ns() if trace else 0  # before the text: that takes longer than a call
             text = self.text(*args)
             failure = OSError(error.errno, text)
             if trace:
-                trace(text, failure, start, monotonic_ns())
+                trace(text, failure, start, end)
             raise failure from None
         if trace:
-            trace(self.text(*args), result, start, monotonic_ns())
+            end = monotonic_ns()
+            trace(self.text(*args), result, start, end)
         return result
 
 

@@ -6,6 +6,8 @@ import os
 
 from . import syscalls
 
+_INITIAL = 0xEFFFFFFD  # its inode on every host: PROC_USER_INIT_INO of linux/proc_ns.h
+
 
 def write_single_id_map(inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int):
     """Map one user and one group of the parent namespace into the caller's new user namespace.
@@ -27,6 +29,11 @@ def is_initial() -> bool:
     Root of any other has no power over the host: mknod(2) of a device is EPERM
     (user_namespaces(7)).
     """
+    try:
+        if os.stat("/proc/self/ns/user").st_ino == _INITIAL:
+            return True
+    except FileNotFoundError:
+        pass  # a kernel without user namespaces
     with open("/proc/self/uid_map") as file:
         return file.read().split() == ["0", "0", "4294967295"]
 

@@ -17,6 +17,7 @@ from .errors import SIGNALLED
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
 # What a terminal or a supervisor sends to a program. SIGKILL and SIGSTOP cannot be passed on:
 # the first takes an attended container with us (see the step "die with parent").
@@ -25,6 +26,7 @@ FORWARDED = tuple(
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT",
                  "SIGWINCH")
 )  # fmt: skip
+A_WHILE_MS = 20
 # Their default action does not end a process.
 _HARMLESS = (signal.SIGCONT, signal.SIGWINCH)
 
@@ -45,18 +47,22 @@ class Attended:
         self._alive_fd = alive_fd
         self._wakeup_fd = wakeup_fd
 
-    def wait(self, hangup_fd: int = -1, stdin: int = 0, outputs: dict | None = None) -> int:
+    def wait(
+        self, hangup_fd: int = -1, stdin: int = 0, outputs: dict | None = None,
+        stays: Callable[[], None] | None = None,
+    ) -> int:  # fmt: skip
         """Pass signals on until the container has ended; returns docker's exit code.
 
         hangup_fd  a socket; when its peer stops writing or goes away the container is killed
         stdin      what is typed on the container's terminal, when it has one
         outputs    descriptors, and what reads one of them, until it returns False; instead of a
                    terminal of ours
+        stays      called once, when nothing has happened for a while
         """
         if self.terminal and outputs is None:
             code = _wait(self.pid, self._wakeup_fd, self.terminal, stdin)
         else:
-            code = wait(self.pid, self._wakeup_fd, hangup_fd, outputs)
+            code = wait(self.pid, self._wakeup_fd, hangup_fd, outputs, stays)
         if self.terminal:
             self.terminal.close()
         os.close(self._alive_fd)
@@ -74,30 +80,36 @@ def context(group=None) -> launch.Launch:
 
 
 def attend(
-    plan, stdio=None, trace: bool = False, group=None, journal=None, terminal: bool = False,
-    begun: launch.Launch | None = None,
-) -> Attended:  # fmt: skip
+    plan, stdio=None, trace: bool = False, group=None, journal=None, terminal: bool = False
+) -> Attended:
     """Apply a plan with `attended`; returns when the command runs.
 
     stdio     three descriptors for the command
     group     its cgroup, or None
     journal   called with init's pid before that does anything
     terminal  the plan has a terminal
-    begun     a `context` that has an init already: see `ready`
 
     Raises ContainerError when a step failed, and then nothing is left. Signals of FORWARDED are
     held back from here on, until `wait` passes them on.
     """
     wakeup_fd = catch_signals()
-    start = begun or context(group)
+    start = context(group)
     start.traced |= trace
     start.stdio = stdio
     own = _Terminal() if terminal else None
     if own:
         start.console_fd = own.open()
     launch.launch(plan, start, journal)
-    started = Attended(start.pid, report.steps(plan, start.records), start.kept[0], wakeup_fd)
-    started.warnings, started.terminal = start.warnings, own
+    started = attended(start, lambda: plan, wakeup_fd)
+    started.terminal = own
+    return started
+
+
+def attended(start: launch.Launch, build: Callable[[], list], wakeup_fd: int) -> Attended:
+    """What was launched from a `context`; build gives its plan, when it was traced."""
+    steps = report.steps(build(), start.records) if start.records else []
+    started = Attended(start.pid, steps, start.kept[0], wakeup_fd)
+    started.warnings = start.warnings
     return started
 
 
@@ -148,7 +160,10 @@ def _wait(pid: int, wakeup_fd: int, terminal, stdin: int = 0) -> int:
     return wait(pid, wakeup_fd)
 
 
-def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1, outputs: dict | None = None) -> int:
+def wait(
+    pid: int, wakeup_fd: int, hangup_fd: int = -1, outputs: dict | None = None,
+    stays: Callable[[], None] | None = None,
+) -> int:  # fmt: skip
     """Pass signals on to our child until it has ended; see `Attended.wait`."""
     poll = select.poll()
     pidfd = os.pidfd_open(pid)
@@ -161,7 +176,10 @@ def wait(pid: int, wakeup_fd: int, hangup_fd: int = -1, outputs: dict | None = N
         poll.register(fd, select.POLLIN)
     killed_by = 0
     while True:
-        ready = {fd for fd, _ in poll.poll()}
+        ready = {fd for fd, _ in poll.poll(A_WHILE_MS if stays else None)}
+        if stays and not ready:
+            stays()
+            stays = None
         for fd in ready & left.keys():
             if not left[fd]():
                 poll.unregister(fd)

@@ -7,8 +7,8 @@ the helper itself never waits for anything but the next request.
 
 A request is one SOCK_SEQPACKET message: JSON {"spec": …, "trace": bool}, or {"image": …}, which
 another floor understands, with four descriptors (SCM_RIGHTS): stdin, stdout, stderr, and a stream
-socket on which the worker writes JSON lines: {"started": pid, "steps": …} or {"error": …}, then
-{"exit": …}. The caller shuts down its direction of that socket, or closes it, to kill the
+socket on which the worker writes one line of JSON when all is over: {"exit": …, "steps": …} or
+{"error": …}. The caller shuts down its direction of that socket, or closes it, to kill the
 container. The end of the request socket ends the helper.
 """
 
@@ -19,11 +19,16 @@ import contextlib
 import gc
 import json
 import os
+import select
 import socket
 
 from . import foreground, plan
 from .errors import ContainerError
 from .ready import MAX_REQUEST, Ready, rehearse
+
+# Workers that wait. The successor of one that was called is made when its container has ended, or
+# has run for a while: it would take a CPU from both.
+IDLE = 2
 
 
 def serve(fd: int, start_image=None) -> None:
@@ -37,28 +42,37 @@ def serve(fd: int, start_image=None) -> None:
     with contextlib.suppress(ContainerError, OSError):
         rehearse()  # what is imported and looked up at a first use is there in all workers
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
+    idle: set[int] = set()
     while True:
-        # The next worker is forked before there is a request: that is a millisecond less to wait
-        busy, busy_write = os.pipe()
-        if os.fork() == 0:
-            os.close(busy)
-            try:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                init = _ready(connection.fileno(), busy_write)
-                message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
-                os.write(busy_write, b"1" if message else b"0")
-                os.close(busy_write)
-                if message:
-                    connection.close()
-                    signal.signal(signal.SIGINT, signal.SIG_DFL)
-                    work(message, fds[:3], fds[3], start_image, init)
-            finally:
-                os._exit(0)
+        while len(idle) < IDLE:
+            idle.add(_worker(connection, start_image))
+        for fd in select.select(idle, [], [])[0]:
+            idle.remove(fd)
+            word = os.read(fd, 1)  # nothing, should it be killed, or its container not start
+            os.close(fd)
+            if word == b"0":
+                return
+
+
+def _worker(connection: socket.socket, start_image) -> int:
+    """Fork one; returns a pipe that ends when the next one can be forked."""
+    busy, busy_write = os.pipe()
+    if os.fork():
         os.close(busy_write)
-        word = os.read(busy, 1)  # nothing, should it be killed before a request came
-        os.close(busy)
-        if word == b"0":
-            return
+        return busy
+    os.close(busy)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        init = _ready(connection.fileno(), busy_write)
+        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+        if not message:
+            os.write(busy_write, b"0")
+            os._exit(0)
+        connection.close()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        work(message, fds[:3], fds[3], busy_write, start_image, init)
+    finally:
+        os._exit(0)
 
 
 def _ready(*not_for_it: int) -> Ready | None:
@@ -69,32 +83,33 @@ def _ready(*not_for_it: int) -> Ready | None:
         return None
 
 
-def work(message: bytes, stdio, events: int, start_image=None, init: Ready | None = None) -> None:
-    """Start one container, report, stand by it, report its end.
+def work(
+    message: bytes, stdio, events: int, busy: int, start_image=None, init: Ready | None = None
+) -> None:
+    """Start one container, stand by it, and answer.
 
+    busy  is closed when that takes long; else it ends with us
     init  one that waits for a plan
     """
-    request = json.loads(message)
 
     def tell(**event) -> None:
         os.write(events, json.dumps(event).encode() + b"\n")
 
     try:
-        if "image" in request:
-            started = start_image(request, stdio)
-        else:
-            if init:
-                init.begin(message, stdio)
-            steps = plan.build(request["spec"])
-            started = foreground.attend(
-                steps, stdio, request["trace"], begun=init.context if init else None
-            )
+        # The message goes on as it is: whoever has an init ready need not read it
+        started = init.attend(message, stdio) if init else None
+        if not started:
+            request = json.loads(message)
+            if "image" in request:
+                started = start_image(request, stdio)
+            else:
+                started = foreground.attend(plan.build(request["spec"]), stdio, request["trace"])
         for fd in stdio:
             os.close(fd)  # or the caller would never see the end of the container's output
-        tell(started=started.pid, steps=started.steps)
         if init:
             init.dismiss()
-        tell(exit=started.wait(hangup_fd=events))
+        code = started.wait(hangup_fd=events, stays=lambda: os.close(busy))
+        tell(exit=code, steps=started.steps)
     except ContainerError as error:
         tell(error=error.message, hint=error.hint, step=error.step, errno=error.errno,
              exit_code=error.exit_code)  # fmt: skip

@@ -47,16 +47,15 @@ class Launch(Context):
     console_fd   connection on which the terminal's master is sent
     exec_fifo, result_fifo   see `state`
     alive_fd     attended: read end of a pipe that hangs up when our process ends
-    give_plan    None, or `ready`'s: a function that gives a plan to an init that waits for one
     stdio        descriptors that become init's 0, 1, 2; None: ours
     ignored      signals that stay ignored when they are, as under nohup(1)
     records      of what is done, when traced: see `report`
     """
 
     __slots__ = (
-        "alive_fd", "console_fd", "exec_fifo", "give_plan", "go_fd", "group", "ignored", "kept",
-        "namespaces", "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo",
-        "setgroups", "state", "stdio", "traced", "warnings",
+        "alive_fd", "console_fd", "exec_fifo", "go_fd", "group", "ignored", "kept", "namespaces",
+        "number", "opened", "pid", "pidfd", "records", "report_fd", "result_fifo", "setgroups",
+        "state", "stdio", "traced", "warnings",
     )  # fmt: skip
 
     def __init__(self, group=None, state: dict | None = None, traced: bool = False) -> None:
@@ -71,7 +70,6 @@ class Launch(Context):
         self.records: list[list[str]] = report.trace.records if report.trace else []
         self.ignored: tuple[int, ...] = ()
         self.stdio: list[int] | None = None
-        self.give_plan: Callable[[list[Step]], Child | None] | None = None
         self.setgroups = may_setgroups()
         self.pid = self.number = 0
         self.pidfd = self.console_fd = self.exec_fifo = self.result_fifo = self.alive_fd = -1
@@ -164,13 +162,46 @@ def launch(plan, context: Launch, journal=None, before_pivot=None) -> None:
     before_pivot  called when the container is mounted, for hooks
     Raises ContainerError; then neither stage nor init are left. `context.pid` is our child.
     """
-    others = syscalls.trace
     if report.trace:
         report.trace.plan = plan
+    _traced(context, lambda: _launch(plan, context, journal, before_pivot))
+
+
+def adopt(child: Child, build: Callable[[], list[Step]], context: Launch) -> bool:
+    """The same with an init that is there, and makes its own plan: see `ready`.
+
+    build  makes that plan here, when it is needed: for a step outside, or for an error
+    Returns False when init had no use for its plan; it is gone then.
+    """
+    context.pid, report_read, go_write = child
+    refused = False
+    try:
+        for kind, *fields in _records(report_read, 0, context):
+            if kind == "refused":
+                refused = True
+            elif kind == "outside":
+                context.traced = fields == ["True"]
+                _traced(context, lambda: _here(build(), context, "outside"))
+                answer(go_write, "")
+            else:
+                _heard(kind, fields, build, context)
+        if refused:
+            _end(context.pid)
+    except BaseException:
+        _end(context.pid)
+        raise
+    finally:
+        os.close(report_read)
+        os.close(go_write)
+    return not refused
+
+
+def _traced(context: Launch, action):
+    others = syscalls.trace
     if context.traced:
         syscalls.trace = context.on_call
     try:
-        _launch(plan, context, journal, before_pivot)
+        return action()
     finally:
         syscalls.trace = others
 
@@ -179,8 +210,7 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
     clone = next((step for step in plan if isinstance(step, Clone)), None)
     _here(plan, context, "parent")
     begin = monotonic_ns()
-    given = context.give_plan(plan) if context.give_plan else None
-    child, report_read, go_write = given or _first_child(plan, clone, context)
+    child, report_read, go_write = _first_child(plan, clone, context)
     for fd in context.opened:
         os.close(fd)
 
@@ -189,7 +219,7 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
         if journal:
             journal(pid)
         _here(plan, context, "outside")
-        _answer(go_write, str(pid))
+        answer(go_write, str(pid))
 
     kind = ""
     try:
@@ -198,25 +228,20 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
                 context.tell("step", plan.index(clone) + 1, begin, monotonic_ns())
             born(child)
         for kind, *fields in _records(report_read, 0 if clone else child, context):
-            if kind == "error":
-                number, errno, text, advice = fields
-                raise failure(plan, int(number), int(errno), text, advice)
             if kind == "ready":
                 break
-            if kind == "warning":
-                context.warnings.append(fields[0])
-            elif kind == "pid":
+            if kind == "pid":
                 born(int(fields[0]))
             elif kind == "maps":
                 step = next(step for step in plan if isinstance(step, MapIds))
                 _try(plan, step, lambda step=step: step.write(context, child), context)
-                _answer(go_write, "")
+                answer(go_write, "")
             elif kind == "hooks":
                 if before_pivot:
                     before_pivot()
-                _answer(go_write, "")
+                answer(go_write, "")
             else:
-                context.records.append([kind, *fields])
+                _heard(kind, fields, lambda: plan, context)
         if not context.pid:
             raise ContainerError("the process that starts the container was killed")
         if kind != "ready" and any(step.name == "wait for start" for step in plan):
@@ -229,6 +254,16 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
         os.close(go_write)
         if not clone:
             _end(child)
+
+
+def _heard(kind: str, fields: list[str], build: Callable[[], list[Step]], context: Launch) -> None:
+    if kind == "error":
+        number, errno, text, advice = fields
+        raise failure(build(), int(number), int(errno), text, advice)
+    if kind == "warning":
+        context.warnings.append(fields[0])
+    else:
+        context.records.append([kind, *fields])
 
 
 def _first_child(plan, clone: Clone | None, context: Launch) -> Child:
@@ -293,7 +328,8 @@ def _speaks(fd: int, child: int) -> bool:
         os.close(pidfd)
 
 
-def _answer(fd: int, text: str) -> None:
+def answer(fd: int, text: str) -> None:
+    """Our word to a child that waits for it."""
     try:
         os.write(fd, text.encode() + b"\n")
     except BrokenPipeError:
@@ -317,10 +353,11 @@ def inside(plan, context: Launch, places: tuple[str, ...], done: int = 0) -> Non
     try:
         sys.path.clear()
         sys.meta_path.clear()
-        _reset_signals(context.ignored)
+        if not done:
+            reset_signals(context.ignored)
         if context.stdio:
             _place(context.stdio)
-        if "stage" not in places:
+        if "stage" not in places and not done:
             context.state["pid"] = int(context.answer())
         for number, step in enumerate(plan, 1):
             if step.where not in places or number <= done:
@@ -350,7 +387,7 @@ def inside(plan, context: Launch, places: tuple[str, ...], done: int = 0) -> Non
         os._exit(RUNTIME_FAILED)
 
 
-def _reset_signals(ignored: tuple[int, ...]) -> None:
+def reset_signals(ignored: tuple[int, ...]) -> None:
     """The dispositions and the mask of a fresh process, for the command (signal(7))."""
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -2,14 +2,16 @@
 
 To clone a process of Python into new namespaces is the longest step of a start, and each page of
 memory that it or its parent writes to afterwards has to be copied first. The helper has its workers
-do both while nobody waits: a worker has such an init beside it, both have built a plan to no end,
-and the request brings the one that is carried out. Everything that a request decides, id maps,
-mounts, privilege, comes after it as in any other start. So does the mount namespace: it is a copy,
-and what the host mounts meanwhile would be missing in one that was made before.
+do both while nobody waits: a worker has such an init beside it, which has built a plan to no end.
+From the request init makes the plan that it carries out, and its worker only listens. Everything
+that a request decides, id maps, mounts, privilege, comes after it as in any other start. So does
+the mount namespace: it is a copy, and what the host mounts meanwhile would be missing in one that
+was made before.
 """
 
 from __future__ import annotations
 
+import _signal as signal
 import json
 import os
 import socket
@@ -18,7 +20,7 @@ from time import monotonic_ns
 
 from ..kernel import namespaces, syscalls
 from . import foreground, launch, plan, spec
-from .errors import RUNTIME_FAILED
+from .errors import RUNTIME_FAILED, ContainerError
 from .steps import Loopback, NewKeyring, NewSession, Step, Undumpable
 from .steps_host import Clone, Unshare
 
@@ -36,11 +38,8 @@ class Ready:
 
     def __init__(self, not_for_it: tuple[int, ...]) -> None:
         """not_for_it: descriptors that the caller alone keeps. Raises OSError, ContainerError."""
-        clone, *others = _first(rehearse())
-        self.born = clone.kinds, [step.name for step in others]
+        clone, *early = _first(rehearse())
         self.context = foreground.context()
-        self.context.give_plan = self._give
-        self.asked = False
         self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes, options = launch.Pipes(), plan.Options(attended=True)
         child = Clone([kind for kind in clone.kinds if kind != "mount"], None).fork()
@@ -49,35 +48,32 @@ class Ready:
                 for fd in (*not_for_it, self.ours.detach()):
                     os.close(fd)
                 pipes.theirs(self.context)
-                _wait(theirs, self.context, options, clone.kinds, others)
+                _wait(theirs, self.context, options, clone, early)
             finally:
                 os._exit(RUNTIME_FAILED)
-        theirs.close()
-        self.child: launch.Child | None = pipes.ours(child)  # until it is given away
+        for fd in (theirs.detach(), *self.context.opened):
+            os.close(fd)
+        self.child: launch.Child | None = pipes.ours(child)  # until it is adopted
+        launch.answer(self.child[2], str(child))
 
-    def begin(self, request: bytes, stdio: list[int]) -> None:
-        """Let it build the plan, while we do; it does nothing of it without our word."""
+    def attend(self, request: bytes, stdio: list[int]) -> foreground.Attended | None:
+        """As `foreground.attend`. None when init is dead, or the plan needs other namespaces than
+        those it was born into.
+        """
+        assert self.child
         try:
             socket.send_fds(self.ours, [request], stdio)
-            self.asked = True
         except OSError:
-            pass  # it is dead
+            return None
+        child, self.child = self.child, None
 
-    def _give(self, steps: list[Step]) -> launch.Child | None:
-        """None when it was born into other namespaces than this plan's, or cannot be asked."""
-        first, *others = _first(steps) or [None]
-        if not self.asked or not first or first.group:
+        def build() -> list[Step]:
+            return plan.build(json.loads(request)["spec"])
+
+        # From here to its exec we only sleep: the kernel runs init where we ran
+        if not launch.adopt(child, build, self.context):
             return None
-        if (first.kinds, [step.name for step in others]) != self.born:
-            return None
-        if self.context.traced:
-            for number in range(1, 2 + len(others)):
-                now = monotonic_ns()
-                self.context.tell("call", number, "(done before the request)", "", now, now)
-                if number > 1:  # for the clone `launch` does it
-                    self.context.tell("step", number, now, now)
-        given, self.child = self.child, None
-        return given
+        return foreground.attended(self.context, build, foreground.catch_signals())
 
     def dismiss(self) -> None:
         """Have it end, when it was not needed."""
@@ -99,23 +95,55 @@ def _first(steps: list[Step]) -> list:
 
 
 def _wait(
-    theirs: socket.socket, context: launch.Launch, options: plan.Options, kinds: list[str],
+    theirs: socket.socket, context: launch.Launch, options: plan.Options, born: Clone,
     early: list[Step],
 ) -> None:  # fmt: skip
     """Init, until its plan comes, or the end of who could send it."""
+    context.state["pid"] = int(context.answer())
     for step in early:
         step.apply(context)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by the helper, not by the caller
+    launch.reset_signals(context.ignored)
     rehearse()
     request, fds, _, _ = socket.recv_fds(theirs, MAX_REQUEST, 3)
     if not request:
         return
     theirs.close()
     context.stdio = fds
-    content = json.loads(request)
-    context.traced |= content["trace"]
+    steps = _for_us(request, context, options, born, early)
+    if not steps:
+        context.tell("refused")
+        return
     if context.traced:
         syscalls.trace = context.on_call
-    if "mount" in kinds:
+        for number in range(1, 2 + len(early)):
+            now = monotonic_ns()
+            context.tell("call", number, "(done before the request)", "", now, now)
+            context.tell("step", number, now, now)
+    if "mount" in born.kinds:
         namespaces.unshare(["mount"])
-    steps = plan.build(content["spec"], options=options)
+    if any(step.where == "outside" for step in steps):
+        context.ask("outside", context.traced)
     launch.inside(steps, context, ("init",), done=1 + len(early))
+
+
+def _for_us(
+    request: bytes, context: launch.Launch, options: plan.Options, born: Clone, early: list[Step]
+) -> list[Step]:
+    """The plan, or an empty one: it is an image's, or one that begins in another way."""
+    content = json.loads(request)
+    if "spec" not in content:
+        return []
+    context.traced |= content["trace"]
+    try:
+        steps = plan.build(content["spec"], options=options)
+    except (ContainerError, ValueError):
+        return []  # our worker finds that, too, and says it
+    clone, *others = _first(steps) or [None]
+    if clone and clone.kinds == born.kinds and _names(others) == _names(early):
+        return steps
+    return []
+
+
+def _names(steps: list[Step]) -> list[str]:
+    return [step.name for step in steps]

@@ -262,10 +262,10 @@ class Devices(Step):
     def apply(self, context):
         mask = os.umask(0)
         try:
-            for device in self.devices:
-                self._make(context.root_fd, device)
             dev = mounts.make_in_root(context.root_fd, "/dev", directory=True)
             try:
+                for device in self.devices:
+                    self._make(context.root_fd, dev, device)
                 for name, target in _DEVICE_LINKS.items():
                     try:
                         syscalls.symlinkat(target, dev, name)
@@ -278,12 +278,13 @@ class Devices(Step):
         if self.read_only:
             mounts.remount_bind_in_root(context.root_fd, "/dev", MS_RDONLY)
 
-    def _make(self, root: int, device: dict) -> None:
+    def _make(self, root: int, dev: int, device: dict) -> None:
         path = os.path.normpath(device["path"])
         if self.bind and device["type"] != "p":
             return mountfd.bind_in_root(root, path, path, MS_BIND)
         above, _, name = path.rpartition("/")
-        directory = mounts.make_in_root(root, above or "/", directory=True)
+        beside = above == "/dev"
+        directory = dev if beside else mounts.make_in_root(root, above or "/", directory=True)
         try:
             kind = _KINDS[device["type"]]
             number = os.makedev(device.get("major", 0), device.get("minor", 0))
@@ -305,7 +306,8 @@ class Devices(Step):
             os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=directory,
                      follow_symlinks=False)  # fmt: skip
         finally:
-            os.close(directory)
+            if not beside:
+                os.close(directory)
         return None
 
 
@@ -471,5 +473,4 @@ class MaskedPaths(Step):
         return [syscalls.mount.text("/dev/null", path, None, MS_BIND, None) for path in self.paths]
 
     def apply(self, context):
-        for path in self.paths:
-            mountfd.mask_in_root(context.root_fd, path)
+        mountfd.mask_in_root(context.root_fd, self.paths)
