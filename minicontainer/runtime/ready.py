@@ -23,12 +23,14 @@ from . import foreground, launch, plan, spec
 from .errors import RUNTIME_FAILED, ContainerError
 from .steps import Loopback, NewKeyring, NewSession, Step, Undumpable
 from .steps_host import Clone, Unshare
+from .steps_process import BoundingSet
 
 MAX_REQUEST = 1 << 20
 
 
 def rehearse() -> list[Step]:
     """The plan of a plain container, for nobody: the memory that this writes to is ours then."""
+    syscalls.capget()
     request = json.dumps({"spec": spec.default("/", ["/"])})
     return plan.build(json.loads(request)["spec"])
 
@@ -90,7 +92,7 @@ def _first(steps: list[Step]) -> list:
     """Clone, and after it what is the same in each plan; nothing when something comes before it."""
     if not isinstance(steps[0], Clone):
         return []
-    early = (NewSession, Undumpable, NewKeyring, Unshare, Loopback)
+    early = (NewSession, Undumpable, NewKeyring, BoundingSet, Unshare, Loopback)
     return [steps[0], *takewhile(lambda step: isinstance(step, early), steps[1:])]
 
 
@@ -140,10 +142,7 @@ def _for_us(
     except (ContainerError, ValueError):
         return []  # our worker finds that, too, and says it
     clone, *others = _first(steps) or [None]
-    if clone and clone.kinds == born.kinds and _names(others) == _names(early):
+    same = [(type(step), vars(step)) for step in others]
+    if clone and clone.kinds == born.kinds and same == [(type(s), vars(s)) for s in early]:
         return steps
     return []
-
-
-def _names(steps: list[Step]) -> list[str]:
-    return [step.name for step in steps]
