@@ -44,6 +44,7 @@ EXAMPLES_OF = {
   python -m benchmarks run --bench stop,memory --budget 120
   python -m benchmarks run --quick                  all benchmarks, three minutes; or --full
   python -m benchmarks run --budget 600 --seed 7    ten minutes of rounds, in a known order
+  python -m benchmarks run --reference bubblewrap:busybox    a steadier one than runc
   python -m benchmarks run --resume results/RUN     go on with an interrupted run, by its plan
 """,
     "compare": """\
@@ -112,6 +113,12 @@ def parser() -> argparse.ArgumentParser:
         choice(sub)
         sub.add_argument("--seed", type=int, help="the order of all rounds follows from it")
         sub.add_argument("--rounds", type=_positive(int), help="every arm this often")
+        sub.add_argument(
+            "--reference",
+            default="",
+            metavar="ARM",
+            help="what the others are held against, shot twice in each round (runc, where it runs)",
+        )
         sub.add_argument(
             "--budget",
             type=_positive(float),
@@ -228,14 +235,15 @@ def run(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace, resume: str | None) -> str:
     if resume:
-        if options.arms or options.rounds or options.seed is not None or options.bench:
-            words = "no --bench, --arms, --rounds, --seed"
+        asked = options.arms or options.rounds or options.reference or options.bench
+        if asked or options.seed is not None:
+            words = "no --bench, --arms, --rounds, --reference, --seed"
             raise session.UsageError(f"--resume keeps the run's plan: {words}")
         return session.resume(resume, _parts)
     default = session.QUICK_S if options.quick else None if options.full else session.BUDGET_S
     request = session.Request(
         options.out, options.arms, options.seed, options.rounds, options.budget or default,
-        quick=options.quick,
+        quick=options.quick, reference=options.reference,
     )  # fmt: skip
     return session.new_run(request, _chosen(options))
 
@@ -244,8 +252,10 @@ def compare(options: argparse.Namespace) -> int:
     if options.runs or options.again:
         if len(options.runs) != 2:
             raise session.UsageError("compare takes two stored runs, A and B, or none to measure")
-        if options.arms or options.rounds or options.seed is not None:
-            raise session.UsageError("compare A B measures nothing: no --arms, --rounds, --seed")
+        asked = options.arms or options.rounds or options.reference
+        if asked or options.seed is not None:
+            words = "no --arms, --rounds, --reference, --seed"
+            raise session.UsageError(f"compare A B measures nothing: {words}")
         return _after("compare_runs")(options)
     code = roots.build(json=False, output=sys.stderr)
     if code != 0:

@@ -54,6 +54,7 @@ class Request:
     budget_s: float | None = BUDGET_S
     benches: tuple[str, ...] = ("start",)
     quick: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ def _close(one: Arm | Bench) -> None:
 
 
 def new_run(request: Request, parts: list[Part]) -> str:
-    """A whole run; returns its directory."""
+    """A whole run; returns its directory. Raises UsageError."""
+    known = {arm.name for part in parts for arm in part.arms}
+    if request.reference and request.reference not in known:
+        raise UsageError(f"no arm of this run is called {request.reference!r} (--reference)")
     seed = random.SystemRandom().randrange(2**32) if request.seed is None else request.seed
     with alone(say):
         run_id = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{seed:x}"
@@ -195,7 +199,7 @@ def _size(record: dict[str, Any], bench: Bench) -> Size:
     if budget_s is not None:
         weights = [benches.bench(name).weight for name in request["benches"]]
         budget_s *= bench.weight / sum(weights)
-    return Size(request["quick"], request["rounds"], budget_s)
+    return Size(request["quick"], request["rounds"], budget_s, request.get("reference", ""))
 
 
 def _measure(directory: str, record: dict[str, Any], part: Part) -> bool:

@@ -74,6 +74,14 @@ def run_of(tmp_path, *chosen, rounds=3, budget=None):
 # --- the logic --------------------------------------------------------------------------------
 
 
+def test_the_reference_that_is_asked_for_is_shot_twice(tmp_path):
+    both = [FakeArm("runc:busybox", 1), FakeArm("other", 1)]
+    chosen = [Part(Pretends(), both), Part(Pretends("memory", "memory.pss"), both[:1])]
+    run = session.new_run(Request(str(tmp_path), "", 5, 3, reference="other"), chosen)
+    again = {(row["bench"], row["arm"]) for row in rows_of(run) if row["rep"] == 1}
+    assert again == {("stop", "other"), ("memory", "runc:busybox")}
+
+
 def test_each_name_is_a_benchmark():
     found = benches.every_bench()
     assert [bench.name for bench in found] == list(benches.NAMES)

@@ -64,6 +64,8 @@ def test_help_shows_examples(verb):
         (["run", "--budget", "inf"], "invalid positive float value: 'inf'"),
         (["run", "--resume", "x", "--rounds", "3"], "--resume keeps the run's plan"),
         (["run", "--resume", "x", "--bench", "stop"], "--resume keeps the run's plan"),
+        (["run", "--resume", "x", "--reference", "fork+exec"], "--resume keeps the run's plan"),
+        (["run", "--arms", "fork+exec", "--reference", "x"], "no arm of this run is called 'x'"),
         (["run", "--bench", "stop,speed"], "there is no benchmark 'speed'; there are: start, "),
         (["run", "--quick", "--full"], "not allowed with argument"),
         (["report", "--nonsense"], "unrecognized arguments"),

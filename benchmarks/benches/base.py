@@ -23,6 +23,7 @@ class Size:
     quick: bool = False
     rounds: int | None = None  # as asked for by --rounds
     budget_s: float | None = None  # for the rounds of this benchmark
+    reference: str = ""  # as asked for by --reference; holds where that arm takes part
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ class Bench:
 
     def plan(self, seconds: dict[str, float], seed: int, size: Size, traced: list[str]) -> Plan:
         """Fixed before the first round that counts; seconds: of each arm's sample in round 0."""
+        reference = size.reference if size.reference in seconds else self.reference
         return make_plan(
             seconds, seed=seed, rounds=size.rounds, budget_s=size.budget_s, traced=traced,
-            quick=size.quick, reference=self.reference,
+            quick=size.quick, reference=reference,
         )  # fmt: skip
 
     def close(self) -> None:
