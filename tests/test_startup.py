@@ -54,6 +54,13 @@ def test_a_bundles_start_imports_little_more():
     assert not {"minicontainer.kernel.pty", "minicontainer.kernel.seccomp_table"} & modules
 
 
+def test_the_helper_carries_little_through_its_forks():
+    """No socket, contextlib or json: together they are a third of its memory."""
+    modules = loaded("import minicontainer.runtime.helper as h; h.rehearse()") - loaded("pass")
+    foreign = {name for name in modules if not name.startswith("minicontainer")}
+    assert foreign <= ALLOWED | {"_socket", "_json", "gc", "itertools", "time"}
+
+
 def test_floors_call_downwards_only():
     """kernel < runtime < the rest of the package; read from the sources, lazy imports included."""
     floors = {"kernel": 0, "runtime": 1}

@@ -12,10 +12,9 @@ import _socket
 import errno
 import os
 import select
-import struct
 import termios
 
-from . import syscalls
+from . import rights, syscalls
 from .mounts import open_in_root
 from .syscalls import DEVPTS_SUPER_MAGIC, TIOCGPTN, TIOCGPTPEER, TIOCSCTTY, TIOCSPTLCK
 
@@ -81,8 +80,7 @@ def send_console(connection: int, master: int, name: str) -> None:
     """Give the master away as runc does: one message, the pty's name with the descriptor."""
     end = _socket.socket(fileno=connection)
     try:
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", master))
-        end.sendmsg([name.encode()], [rights])
+        rights.send(end, name.encode(), [master])
     finally:
         end.detach()
 

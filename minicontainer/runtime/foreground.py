@@ -249,8 +249,9 @@ class _Terminal:
         """The master, which was sent by now; -1 when there is no terminal."""
         if not self.ours:
             return -1
-        _, rights, _, _ = self.ours.recvmsg(4096, 64)
-        return int.from_bytes(rights[0][2][:4], "little")
+        from ..kernel import rights
+
+        return rights.receive(self.ours, 4096, 1)[1][0]
 
     def close(self) -> None:
         if self.ours:

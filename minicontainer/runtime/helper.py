@@ -15,14 +15,13 @@ container. The end of the request socket ends the helper.
 from __future__ import annotations
 
 import _signal as signal
-import contextlib
+import _socket
 import gc
-import json
 import os
 import select
-import socket
 
-from . import foreground, plan
+from ..kernel import rights
+from . import foreground, jsonfile, plan
 from .errors import ContainerError
 from .ready import MAX_REQUEST, Ready, rehearse
 
@@ -36,11 +35,13 @@ def serve(fd: int, start_image=None) -> None:
 
     start_image  called with a request for an image, and its stdio; returns what `attend` does
     """
-    connection = socket.socket(fileno=fd)
+    connection = _socket.socket(fileno=fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the caller's business
     gc.disable()  # a collection writes to all of the memory that a fork shares
-    with contextlib.suppress(ContainerError, OSError):
+    try:
         rehearse()  # what is imported and looked up at a first use is there in all workers
+    except (ContainerError, OSError):
+        pass  # a request will say it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers report by themselves: no zombies
     idle: set[int] = set()
     while True:
@@ -54,7 +55,7 @@ def serve(fd: int, start_image=None) -> None:
                 return
 
 
-def _worker(connection: socket.socket, start_image) -> int:
+def _worker(connection: _socket.socket, start_image) -> int:
     """Fork one; returns a pipe that ends when the next one can be forked."""
     busy, busy_write = os.pipe()
     if os.fork():
@@ -64,7 +65,7 @@ def _worker(connection: socket.socket, start_image) -> int:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         init = _ready(connection.fileno(), busy_write)
-        message, fds, _, _ = socket.recv_fds(connection, MAX_REQUEST, 4)
+        message, fds = rights.receive(connection, MAX_REQUEST, 4)
         if not message:
             os.write(busy_write, b"0")
             os._exit(0)
@@ -93,13 +94,13 @@ def work(
     """
 
     def tell(**event) -> None:
-        os.write(events, json.dumps(event).encode() + b"\n")
+        os.write(events, jsonfile.dumps(event).encode() + b"\n")
 
     try:
         # The message goes on as it is: whoever has an init ready need not read it
         started = init.attend(message, stdio) if init else None
         if not started:
-            request = json.loads(message)
+            request = jsonfile.loads(message.decode())
             if "image" in request:
                 started = start_image(request, stdio)
             else:

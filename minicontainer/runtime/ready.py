@@ -12,14 +12,13 @@ was made before.
 from __future__ import annotations
 
 import _signal as signal
-import json
+import _socket
 import os
-import socket
 from itertools import takewhile
 from time import monotonic_ns
 
-from ..kernel import namespaces, syscalls
-from . import foreground, launch, plan, spec
+from ..kernel import namespaces, rights, syscalls
+from . import foreground, jsonfile, launch, plan, spec
 from .errors import RUNTIME_FAILED, ContainerError
 from .steps import Loopback, NewKeyring, NewSession, Step, Undumpable
 from .steps_host import Clone, Unshare
@@ -31,8 +30,8 @@ MAX_REQUEST = 1 << 20
 def rehearse() -> list[Step]:
     """The plan of a plain container, for nobody: the memory that this writes to is ours then."""
     syscalls.capget()
-    request = json.dumps({"spec": spec.default("/", ["/"])})
-    return plan.build(json.loads(request)["spec"])
+    request = jsonfile.dumps({"spec": spec.default("/", ["/"])})
+    return plan.build(jsonfile.loads(request)["spec"])
 
 
 class Ready:
@@ -42,7 +41,7 @@ class Ready:
         """not_for_it: descriptors that the caller alone keeps. Raises OSError, ContainerError."""
         clone, *early = _first(rehearse())
         self.context = foreground.context()
-        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         pipes, options = launch.Pipes(), plan.Options(attended=True)
         child = Clone([kind for kind in clone.kinds if kind != "mount"], None).fork()
         if child == 0:
@@ -64,13 +63,13 @@ class Ready:
         """
         assert self.child
         try:
-            socket.send_fds(self.ours, [request], stdio)
+            rights.send(self.ours, request, stdio)
         except OSError:
             return None
         child, self.child = self.child, None
 
         def build() -> list[Step]:
-            return plan.build(json.loads(request)["spec"])
+            return plan.build(jsonfile.loads(request.decode())["spec"])
 
         # From here to its exec we only sleep: the kernel runs init where we ran
         if not launch.adopt(child, build, self.context):
@@ -97,7 +96,7 @@ def _first(steps: list[Step]) -> list:
 
 
 def _wait(
-    theirs: socket.socket, context: launch.Launch, options: plan.Options, born: Clone,
+    theirs: _socket.socket, context: launch.Launch, options: plan.Options, born: Clone,
     early: list[Step],
 ) -> None:  # fmt: skip
     """Init, until its plan comes, or the end of who could send it."""
@@ -107,7 +106,7 @@ def _wait(
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by the helper, not by the caller
     launch.reset_signals(context.ignored)
     rehearse()
-    request, fds, _, _ = socket.recv_fds(theirs, MAX_REQUEST, 3)
+    request, fds = rights.receive(theirs, MAX_REQUEST, 3)
     if not request:
         return
     theirs.close()
@@ -133,7 +132,7 @@ def _for_us(
     request: bytes, context: launch.Launch, options: plan.Options, born: Clone, early: list[Step]
 ) -> list[Step]:
     """The plan, or an empty one: it is an image's, or one that begins in another way."""
-    content = json.loads(request)
+    content = jsonfile.loads(request.decode())
     if "spec" not in content:
         return []
     context.traced |= content["trace"]
