@@ -143,6 +143,14 @@ SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, -1)
 # --- how arguments are shown ------------------------------------------------------------------
 
 
+class Refused(OSError):
+    """The kernel, or this host's setup, refuses. `strerror` says what, `hint` how to mend it."""
+
+    def __init__(self, number: int, text: str, hint: str = "") -> None:
+        super().__init__(number, text)
+        self.hint = hint
+
+
 class _Flags:
     """Shows a bit set by the names of this module's constants that share a prefix."""
 

@@ -65,10 +65,6 @@ def needs_helper(maps: list[dict], own: int) -> bool:
     return os.geteuid() != 0 and not alone
 
 
-class _Explained(OSError):
-    hint = ""
-
-
 def _map_by_helper(name: str, pid: int, numbers: list[str]) -> None:
     # Setuid programs: taken from where the system has them, whatever the caller's PATH says.
     for directory in ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"):
@@ -76,23 +72,19 @@ def _map_by_helper(name: str, pid: int, numbers: list[str]) -> None:
         if os.access(path, os.X_OK):
             break
     else:
-        missing = _Explained(
-            2, f"linux.{name[3:6]}Mappings needs {name}: no such file or directory"
-        )
-        missing.hint = "apt install uidmap (Fedora: shadow-utils)"
-        raise missing
+        raise syscalls.Refused(
+            2, f"linux.{name[3:6]}Mappings needs {name}: no such file or directory",
+            "apt install uidmap (Fedora: shadow-utils)",
+        )  # fmt: skip
     child = os.posix_spawn(path, [name, str(pid), *numbers], {})
     if os.waitpid(child, 0)[1]:
         kind = name[3:6]
-        denied = _Explained(
+        raise syscalls.Refused(
             1, f"linux.{kind}Mappings: {name} {pid} {' '.join(numbers)}: not all of these ids are "
             f"this user's in /etc/sub{kind}",
-        )  # fmt: skip
-        denied.hint = (
             f"as root: usermod --add-sub{kind}s 100000-165535 USER, then map ids of that range; "
-            "or map the own id alone, with size 1"
-        )
-        raise denied
+            "or map the own id alone, with size 1",
+        )  # fmt: skip
 
 
 # Switches that distributions have for unprivileged user namespaces: file, value that forbids, fix.

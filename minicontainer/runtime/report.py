@@ -32,7 +32,7 @@ def encode(*fields) -> bytes:
     step   n, start, end                 a step is done; CLOCK_MONOTONIC in nanoseconds
     call   n, text, result, start, end   a system call within step n (only when traced)
     error  n, errno, text, hint          step n failed; nothing follows
-    warning, pid, maps, hooks, ready     see `launch`
+    warning, pid, maps, hooks, ready, outside, refused     see `launch`
     """
     return (_FIELD.join(map(str, fields)) + _RECORD).encode(errors="backslashreplace")
 

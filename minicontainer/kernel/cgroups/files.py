@@ -16,12 +16,8 @@ _READ_ONLY = (
 )
 
 
-class CgroupError(OSError):
-    """The kernel, or this host's setup, refuses. `strerror` says what, `hint` how to mend it."""
-
-    def __init__(self, number: int, text: str, hint: str = "") -> None:
-        super().__init__(number, text)
-        self.hint = hint
+class CgroupError(syscalls.Refused):
+    """Of a group: there is none, somebody else uses it, or a file of it takes no such value."""
 
 
 def read(path: str) -> str:
