@@ -122,3 +122,51 @@ def test_a_run_goes_on_without_libvirt(tmp_path, number):
     assert words[number] in failed[0]["reason"], failed[0]["reason"]
     later = {"SIGSTOP": "libvirt still does not answer", "SIGKILL": "Failed to connect socket"}
     assert later[number] in failed[-1]["reason"], failed[-1]["reason"]
+
+
+STOPPED_THEN_RESUMED = """
+from benchmarks.__main__ import main
+directory = sys.argv[1]
+
+def said(words):
+    found = glob.glob(f"{directory}/*/samples.jsonl")
+    return found and words in Path(found[0]).read_text()
+
+def break_and_stop():
+    until(lambda: said('"round": 2'), 60)
+    os.kill(DAEMON, signal.SIGKILL)
+    until(lambda: said('"status": "error"'), 60)
+    os.kill(os.getpid(), signal.SIGINT)
+
+breaker = threading.Thread(target=break_and_stop)
+breaker.start()
+print(main(["run", "--arms", "fork+exec,vm-nano", "--rounds", "12", "--out", directory]))
+breaker.join()
+(run,) = glob.glob(f"{directory}/*")
+resume = [sys.executable, "-m", "benchmarks", "run", "--resume", run]
+refused = subprocess.run(resume, capture_output=True, text=True)
+print(refused.returncode, "cannot resume: vm-nano" in refused.stderr, refused.stderr[-400:])
+daemons[1].wait()
+daemons.append(subprocess.Popen(["libvirtd"], stderr=subprocess.DEVNULL))
+until(lambda: subprocess.run(["virsh", "-c", "qemu:///system", "version"],
+                             capture_output=True).returncode == 0, 60)
+done = subprocess.run(resume, capture_output=True, text=True)
+print(done.returncode, done.stderr[-400:], own_qemus())
+"""
+
+
+def test_a_run_is_resumed_when_libvirt_is_back(tmp_path):
+    """Without it a resume is refused, and keeps what was measured."""
+    done = own_libvirt.run(STOPPED_THEN_RESUMED, str(tmp_path), timeout=200)
+    assert "\n130\n" in f"\n{done.stdout}", done.stdout + done.stderr
+    assert "1 True" in done.stdout, done.stdout + done.stderr
+    (directory,) = tmp_path.iterdir()
+    rows = [
+        row for row in rows_of(directory)
+        if row["metric"] == "start.first_instruction" and row["rep"] == 0 and not row["warmup"]
+    ]  # fmt: skip
+    for arm in ("fork+exec", "vm-nano"):
+        assert sorted(row["round"] for row in rows if row["arm"] == arm) == [*range(1, 13)]
+    status = {row["round"]: row["status"] for row in rows if row["arm"] == "vm-nano"}
+    assert status[1] == status[12] == "ok"
+    assert "error" in status.values()
