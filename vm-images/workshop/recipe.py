@@ -32,6 +32,10 @@ MEGABYTES = 4096  # what is free in it costs nothing: the image is sparse
 LEFT_OUT = {"ruff", "mypy", "mypy-extensions", "librt", "ast-serialize", "setuptools"}
 LEFT_OUT |= {"libvirt-python"}
 PYTHON = "3.11"  # Debian 12's
+# JupyterLab would ask each attendee whether it may fetch news of Jupyter.
+NO_ANNOUNCEMENTS = (
+    '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}\n'
+)
 FIX = "pip's own configuration must reach what requirements.lock names: python -m pip download -h"
 
 
@@ -87,6 +91,7 @@ def _environment(work: Work, top: str) -> None:
         if os.path.isdir(os.path.join(packages, name)):
             os.rename(os.path.join(packages, name), os.path.join(venv, name))
     skeleton.write(venv, "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n")
+    skeleton.write(venv, "etc/jupyter/labconfig/page_config.json", NO_ANNOUNCEMENTS)
     for name in ("python", "python3"):
         os.symlink("/usr/bin/python3", os.path.join(venv, "bin", name))
     _scripts(os.path.join(packages, "bin"), os.path.join(venv, "bin"))
