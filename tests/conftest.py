@@ -69,10 +69,21 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
+def _needs_root(item: pytest.Item) -> bool:
+    """A test's own mark goes before its module's."""
+    users = [
+        (node, mark.name)
+        for node, mark in item.iter_markers_with_node()
+        if mark.name in ("root", "rootless")
+    ]
+    nearest = {name for node, name in users if node is users[0][0]}
+    return nearest == {"root"}
+
+
 @pytest.fixture(autouse=True)
 def skip_what_this_host_lacks(request: pytest.FixtureRequest) -> None:
     marks = {mark.name for mark in request.node.iter_markers()}
-    if "root" in marks and "rootless" not in marks and os.geteuid() != 0:
+    if _needs_root(request.node) and os.geteuid() != 0:
         pytest.skip("needs root: sudo ./workshop test")
     if "docker" in marks and not shutil.which("dockerd"):
         pytest.skip("dockerd is not installed: apt install docker.io")
