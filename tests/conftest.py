@@ -40,6 +40,8 @@ NOT_OURS = (
     "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
     f"{runtime_dir()}/benchmarks.lock",  # an empty file: to remove it would let two runs in
     "/sys/fs/cgroup/podman_probe",
+    # podman's, for a user without XDG_RUNTIME_DIR; they end with our temporary directory
+    f"{TEMPORARY}/containers-user-", f"{TEMPORARY}/podman-run-",
     f"{runtime_dir()}/seccomp",  # compiled filters: a cache
     f"{runtime_dir()}/sealed",  # the interpreter that containers cannot write, once a boot
 )  # fmt: skip
