@@ -26,6 +26,7 @@ from benchmarks.benches.cold import Cold
 from benchmarks.benches.cpu import Cpu
 from benchmarks.benches.density import Density
 from benchmarks.benches.isolation import Isolation
+from benchmarks.benches.libvirt import Libvirt
 from benchmarks.benches.memory import Memory
 from benchmarks.benches.ready import Ready
 from benchmarks.benches.stop import Stop
@@ -72,6 +73,14 @@ def run_of(tmp_path, *chosen, rounds=3, budget=None):
 
 
 # --- the logic --------------------------------------------------------------------------------
+
+
+def test_libvirts_own_cost_gets_the_rounds_that_resolve_it():
+    seconds = {"create-by-QEMU": 0.05, "create-by-createXML": 0.4, "create-by-driver": 0.4}
+    for size, rounds in ((Size(), 150), (Size(rounds=3), 3), (Size(budget_s=9.0), 10)):
+        plan = Libvirt().plan(seconds, 1, size, [])
+        assert plan.rounds <= rounds if size.budget_s else plan.rounds == rounds
+        assert plan.reference == "create-by-QEMU"
 
 
 def test_the_reference_that_is_asked_for_is_shot_twice(tmp_path):
