@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -310,6 +312,42 @@ def test_an_init_that_does_not_fit_is_sent_away(root):
     assert done.stdout.strip() == ours
     assert not alive(init)
     assert_no_container(helper)
+
+
+def test_what_an_init_that_waits_stumbles_over_is_said(root):
+    """Here a plan that cannot be made: its worker says it."""
+    helper = minicontainer.helper_start()
+    waiting(helper)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.devnull) as null:
+        assert client._helper
+        request = {"trace": False, "spec": {"process": {}}}
+        client._helper.send(request, [null.fileno()] * 3 + [theirs.fileno()])
+        theirs.close()
+        ours.settimeout(20)
+        assert json.loads(ours.recv(65536))["error"] == "internal error: KeyError('linux')"
+    assert_no_container(helper)
+
+
+def test_mounts_that_cannot_be_copied_are_an_error(root):
+    """In a user namespace, whose root may set limits for it (namespaces(7))."""
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+import minicontainer
+from tests.test_client import waiting
+waiting(minicontainer.helper_start())
+with open("/proc/sys/user/max_mnt_namespaces", "w") as limit:
+    limit.write("0")
+try:
+    minicontainer.run({str(root)!r}, ["true"])
+except minicontainer.ContainerError as error:
+    print(error)
+"""
+    words = ["unshare", "--user", "--map-root-user", sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    assert "clone" in done.stdout, done.stdout + done.stderr
+    assert "No space left" in done.stdout or "limit" in done.stdout, done.stdout
 
 
 @pytest.mark.root

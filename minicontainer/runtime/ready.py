@@ -19,7 +19,7 @@ from time import monotonic_ns
 
 from ..kernel import namespaces, rights, syscalls
 from . import foreground, jsonfile, launch, plan, spec
-from .errors import RUNTIME_FAILED, ContainerError
+from .errors import RUNTIME_FAILED
 from .steps import Loopback, NewKeyring, NewSession, Step, Undumpable
 from .steps_host import Clone, Unshare
 from .steps_process import BoundingSet
@@ -50,6 +50,8 @@ class Ready:
                     os.close(fd)
                 pipes.theirs(self.context)
                 _wait(theirs, self.context, options, clone, early)
+            except Exception:  # whatever it is, a start without us meets it, too, and says it
+                self.context.tell("refused")
             finally:
                 os._exit(RUNTIME_FAILED)
         for fd in (theirs.detach(), *self.context.opened):
@@ -136,10 +138,7 @@ def _for_us(
     if "spec" not in content:
         return []
     context.traced |= content["trace"]
-    try:
-        steps = plan.build(content["spec"], options=options)
-    except (ContainerError, ValueError):
-        return []  # our worker finds that, too, and says it
+    steps = plan.build(content["spec"], options=options)
     clone, *others = _first(steps) or [None]
     same = [(type(step), vars(step)) for step in others]
     if clone and clone.kinds == born.kinds and same == [(type(s), vars(s)) for s in early]:
