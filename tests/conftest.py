@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 
 import pytest
@@ -33,11 +34,12 @@ for _number, _handler in (
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _handler)
 
-# What others keep there by themselves: the state of libvirt, runc, crun and podman, which they make
-# at their first start. And images, which are kept on purpose.
+# What others keep there by themselves: the state of libvirt, runc, crun, podman and docker, which
+# they make at their first start. And images, which are kept on purpose.
 NOT_OURS = (
     "/run/libvirt", "/var/lib/libvirt", "/run/minicontainer/libvirt", cache_dir(), "/run/runc",
-    "/run/crun", "/run/libpod", "/run/containers", "/var/lib/containers", "/dev/shm/libpod_lock",
+    "/run/crun", "/run/docker", "/run/containerd", "/run/libpod", "/run/containers",
+    "/var/lib/containers", "/dev/shm/libpod_lock",
     f"{runtime_dir()}/benchmarks.lock",  # an empty file: to remove it would let two runs in
     "/sys/fs/cgroup/podman_probe",
     # podman's, for a user without XDG_RUNTIME_DIR; they end with our temporary directory
@@ -60,6 +62,9 @@ def _ours(words: str) -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory):
     os.makedirs(f"{runtime_dir()}/containers", 0o700, exist_ok=True)  # stays, when empty
+    if os.geteuid() == 0 and shutil.which("ip") and not os.path.ismount("/run/netns"):
+        for verb in ("add", "delete"):  # with the first one its directory becomes a mount
+            subprocess.run(["ip", "netns", verb, "minicontainer-first"], check=False)
     before = leaks.snapshot(ignore=[*NOT_OURS, tmp_path_factory.getbasetemp().parent])
     yield
     minicontainer.helper_stop()

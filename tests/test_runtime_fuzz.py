@@ -333,7 +333,7 @@ def test_update(bundle: Bundle):
 
     one()
     print(f"{len(codes)} updates, {codes.count(0)} took effect")
-    assert codes.count(0) > 5
+    assert 0 in codes
 
 
 # --- names and command lines -------------------------------------------------------------------

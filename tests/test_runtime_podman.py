@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -137,9 +138,9 @@ def test_terminal(podman: Podman):
     if not script:
         pytest.skip("script(1) is not installed")
     words = [*map(str, podman.command), "run", "--rm", "-t", *CONTAINER, "--rootfs",
-             str(podman.root), "sh", "-c", "'test -t 0 && stty size && echo it is'"]  # fmt: skip
+             str(podman.root), "sh", "-c", "test -t 0 && stty size && echo it is"]  # fmt: skip
     done = subprocess.run(
-        [script, "-qec", f"stty rows 33 cols 77; {' '.join(words)}", "/dev/null"],
+        [script, "-qec", f"stty rows 33 cols 77; {shlex.join(words)}", "/dev/null"],
         capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert "it is" in done.stdout, done

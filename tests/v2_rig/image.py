@@ -146,7 +146,8 @@ def _which(name: str) -> str | None:
 def libraries(files: list[Path]) -> Iterator[Path]:
     """What ldd(1) finds; a script or a static program has none."""
     said = subprocess.run(["ldd", *files], capture_output=True, text=True).stdout
-    yield from (Path(path) for path in sorted(set(re.findall(r"(/\S+\.so\S*) \(", said))))
+    found = re.findall(r"(?m)^\s+(?:\S+ => )?(/.+) \(0x[0-9a-f]+\)$", said)
+    yield from (Path(path) for path in sorted(set(found)))
 
 
 def add_compiled(tree: Tree, scratch: Path) -> None:
