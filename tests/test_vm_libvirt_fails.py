@@ -166,7 +166,9 @@ def test_a_run_is_resumed_when_libvirt_is_back(tmp_path):
         if row["metric"] == "start.first_instruction" and row["rep"] == 0 and not row["warmup"]
     ]  # fmt: skip
     for arm in ("fork+exec", "vm-nano"):
-        assert sorted(row["round"] for row in rows if row["arm"] == arm) == [*range(1, 13)]
+        shot = [row["round"] for row in rows if row["arm"] == arm and row["status"] == "ok"]
+        failed = {row["round"] for row in rows if row["arm"] == arm} - {*shot}  # some twice: traced
+        assert sorted([*shot, *failed]) == [*range(1, 13)]
     status = {row["round"]: row["status"] for row in rows if row["arm"] == "vm-nano"}
     assert status[1] == status[12] == "ok"
     assert "error" in status.values()
