@@ -18,7 +18,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from minicontainer import runtime_cli
@@ -331,9 +331,11 @@ def test_update(bundle: Bundle):
             r"linux\.resources|write\(|no group for|controller is|JSON|line 1", said
         ), said
 
+    for limit in range(50, 56):  # so that it does not depend on luck that some take effect
+        one = example({"pids": {"limit": limit}})(one)
     one()
     print(f"{len(codes)} updates, {codes.count(0)} took effect")
-    assert 0 in codes
+    assert codes.count(0) > 5
 
 
 # --- names and command lines -------------------------------------------------------------------
