@@ -233,10 +233,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _plans(options: argparse.Namespace) -> bool:
+    """Whether anything was asked for that a run's plan is made of."""
+    asked = options.arms or options.rounds or options.reference
+    return bool(asked) or options.seed is not None
+
+
 def _measure(options: argparse.Namespace, resume: str | None) -> str:
     if resume:
-        asked = options.arms or options.rounds or options.reference or options.bench
-        if asked or options.seed is not None:
+        if options.bench or _plans(options):
             words = "no --bench, --arms, --rounds, --reference, --seed"
             raise session.UsageError(f"--resume keeps the run's plan: {words}")
         return session.resume(resume, _parts)
@@ -252,8 +257,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.runs or options.again:
         if len(options.runs) != 2:
             raise session.UsageError("compare takes two stored runs, A and B, or none to measure")
-        asked = options.arms or options.rounds or options.reference
-        if asked or options.seed is not None:
+        if _plans(options):
             words = "no --arms, --rounds, --reference, --seed"
             raise session.UsageError(f"compare A B measures nothing: {words}")
         return _after("compare_runs")(options)

@@ -6,7 +6,6 @@ process (`runtime/helper.py`), which is started at the first call and ends with 
 
 from __future__ import annotations
 
-import array
 import atexit
 import codecs
 import contextlib
@@ -22,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .kernel import rights
 from .runtime import plan, spec
 from .runtime.errors import SIGNALLED, ContainerError
 
@@ -89,8 +89,7 @@ class _Helper:
         return self.owner == os.getpid() and self.process.poll() is None
 
     def send(self, request: dict, fds: Sequence[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        self.socket.sendmsg([json.dumps(request).encode()], rights)
+        rights.send(self.socket, json.dumps(request).encode(), fds)
 
     def stop(self) -> None:
         """The end of our socket ends it; one that does not listen (SIGSTOP) is killed."""

@@ -140,8 +140,6 @@ SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine, -1)
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, -1)
 
-# --- how arguments are shown ------------------------------------------------------------------
-
 
 class Refused(OSError):
     """The kernel, or this host's setup, refuses. `strerror` says what, `hint` how to mend it."""
@@ -149,6 +147,9 @@ class Refused(OSError):
     def __init__(self, number: int, text: str, hint: str = "") -> None:
         super().__init__(number, text)
         self.hint = hint
+
+
+# --- how arguments are shown ------------------------------------------------------------------
 
 
 class _Flags:

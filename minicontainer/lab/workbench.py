@@ -10,7 +10,6 @@ their own (`workbench_init`), started at the first one, as root or as an ordinar
 
 from __future__ import annotations
 
-import array
 import ast
 import atexit
 import codecs
@@ -27,6 +26,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..kernel import rights
 from . import elf, source, workbench_child, workbench_limits
 from .workbench_child import MAX_REQUEST
 
@@ -203,7 +203,7 @@ class Workbench:
                 return Outcome(error="too much text for one call", status=1)
             pipes = _Pipes(stack, echo)
             try:
-                _send(self._socket, message, pipes.theirs)
+                rights.send(self._socket, message, pipes.theirs)
             except ConnectionError:
                 pass  # `relay` finds the end
             finally:
@@ -212,7 +212,7 @@ class Workbench:
                 answer = pipes.relay(self._socket, self._receive)
             except BaseException:  # Ctrl-C: what runs is killed, the host stays
                 with contextlib.suppress(OSError):
-                    _send(self._socket, b"{}", [])
+                    rights.send(self._socket, b"{}", [])
                     self._receive()
                 raise
             return self._outcome(pipes, answer)
@@ -297,10 +297,6 @@ class _Pipes:
             text = f"{text[:room]}\n… the rest of the output is left out\n"
         self.text += text
         self.echo(text)
-
-
-def _send(connection: socket.socket, message: bytes, fds: list[int]) -> None:
-    connection.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
 
 def _print(text: str) -> None:

@@ -49,7 +49,7 @@ def serve(fd: int, start_image=None) -> None:
             idle.add(_worker(connection, start_image))
         for fd in select.select(idle, [], [])[0]:
             idle.remove(fd)
-            word = os.read(fd, 1)  # nothing, should it be killed, or its container not start
+            word = os.read(fd, 1)  # nothing but when the caller's end is closed
             os.close(fd)
             if word == b"0":
                 return

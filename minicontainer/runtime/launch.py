@@ -175,7 +175,7 @@ def adopt(child: Child, build: Callable[[], list[Step]], context: Launch) -> boo
     """
     context.pid, report_read, go_write = child
     refused = False
-    try:
+    with _Hearing(context, child):
         for kind, *fields in _records(report_read, 0, context):
             if kind == "refused":
                 refused = True
@@ -187,13 +187,30 @@ def adopt(child: Child, build: Callable[[], list[Step]], context: Launch) -> boo
                 _heard(kind, fields, build, context)
         if refused:
             _end(context.pid)
-    except BaseException:
-        _end(context.pid)
-        raise
-    finally:
-        os.close(report_read)
-        os.close(go_write)
     return not refused
+
+
+class _Hearing:
+    """What is done while a child's records are read. An error in there ends init; in the end the
+    pipes are closed, and a stage is reaped.
+    """
+
+    __slots__ = ("child", "context", "stage")
+
+    def __init__(self, context: Launch, child: Child, stage: bool = False) -> None:
+        self.context, self.child, self.stage = context, child, stage
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, error, *_) -> None:
+        pid, *pipes = self.child
+        if error:
+            _end(self.context.pid)
+        for fd in pipes:
+            os.close(fd)
+        if self.stage:
+            _end(pid)
 
 
 def _traced(context: Launch, action):
@@ -210,7 +227,8 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
     clone = next((step for step in plan if isinstance(step, Clone)), None)
     _here(plan, context, "parent")
     begin = monotonic_ns()
-    child, report_read, go_write = _first_child(plan, clone, context)
+    made = _first_child(plan, clone, context)
+    child, report_read, go_write = made
     for fd in context.opened:
         os.close(fd)
 
@@ -222,7 +240,7 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
         answer(go_write, str(pid))
 
     kind = ""
-    try:
+    with _Hearing(context, made, stage=not clone):
         if clone:
             if context.traced:
                 context.tell("step", plan.index(clone) + 1, begin, monotonic_ns())
@@ -246,14 +264,6 @@ def _launch(plan, context: Launch, journal, before_pivot) -> None:
             raise ContainerError("the process that starts the container was killed")
         if kind != "ready" and any(step.name == "wait for start" for step in plan):
             raise ContainerError("the container's init was killed before it was ready")
-    except BaseException:
-        _end(context.pid)
-        raise
-    finally:
-        os.close(report_read)
-        os.close(go_write)
-        if not clone:
-            _end(child)
 
 
 def _heard(kind: str, fields: list[str], build: Callable[[], list[Step]], context: Launch) -> None:

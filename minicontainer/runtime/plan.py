@@ -79,9 +79,6 @@ def build(
     plan += outside_steps(process, linux.get("resources") or {}, group)
     if "user" in kinds and not kinds["user"] and not _needs_stage(linux, kinds):
         plan.append(steps_host.BecomeRoot("init"))
-    hooks = bool(config.get("hooks"))  # they are run by init, and may need what it takes away
-    plan += _world(config, kinds, options, bound=not hooks)
-    plan += root
     uid = (process.get("user") or {}).get("uid", 0)
     env = home.add(process.get("env") or [], path, uid)
     start: list[steps.Step] = [] if options.attended else [steps_process.WaitForStart()]
@@ -90,7 +87,13 @@ def build(
 
         start.append(StartContainerHooks(config["hooks"]))
     process = {**process, "env": env}
-    return plan + process_steps(process, linux.get("seccomp"), options, start, bound=hooks)
+    last = process_steps(process, linux.get("seccomp"), options, start)
+    early: list[steps.Step] = []  # what no mount needs; hooks, which init runs, may need it
+    if not config.get("hooks"):
+        early += [step for step in last if isinstance(step, steps_process.BoundingSet)]
+    plan += _world(config, kinds, options, early)
+    plan += root
+    return plan + [step for step in last if step not in early]
 
 
 def describe(plan: list[steps.Step]) -> list[dict]:
@@ -158,16 +161,17 @@ def outside_steps(process: dict, resources: dict, group) -> list[steps.Step]:
     return plan
 
 
-def _world(config: dict, kinds: dict[str, str], options: Options, bound: bool) -> list[steps.Step]:
-    """Session, bounding set, names, network: what init is before it has a root."""
+def _world(
+    config: dict, kinds: dict[str, str], options: Options, early: list[steps.Step]
+) -> list[steps.Step]:
+    """Session, `early`, names, network: what init is before it has a root."""
     plan: list[steps.Step] = [steps.NewSession()]
     # An ordinary user's own tools need /proc/PID/ns of a created container
     if options.by_root and not kinds.get("pid"):
         plan.append(steps.Undumpable("init"))
     if options.keyring:
         plan.append(steps.NewKeyring())
-    if bound:
-        plan.append(_bounding(config["process"]))
+    plan += early
     if joined := [kind for kind in _IN_INIT if kinds.get(kind)]:
         plan.append(steps_host.Join(joined, "init"))
     left = _IN_INIT if _needs_stage(config["linux"], kinds) else ("cgroup",)
@@ -253,18 +257,10 @@ def _mount(mount: dict, bundle: str, group, own_cgroup: bool):
         yield steps_files.ReadonlyMount(mount["destination"], "read-only cgroup mounts", why)
 
 
-def _bounding(process: dict) -> steps.Step:
-    sets, _ = capabilities.parse(process.get("capabilities") or {}, strict=False)
-    return steps_process.BoundingSet(sets["bounding"])
-
-
 def process_steps(
-    process: dict, profile: dict | None, options: Options, start: list[steps.Step], bound=True
+    process: dict, profile: dict | None, options: Options, start: list[steps.Step]
 ) -> list[steps.Step]:
-    """The steps from root inside to the command; `create` and `exec` share them.
-
-    bound  with the bounding set
-    """
+    """The steps from root inside to the command; `create` and `exec` share them."""
     user = {"uid": 0, "gid": 0, **(process.get("user") or {})}
     sets, _ = capabilities.parse(process.get("capabilities") or {}, strict=False)
     env = list(process.get("env") or [])
@@ -275,8 +271,7 @@ def process_steps(
     plan: list[steps.Step] = []
     if not process.get("terminal"):
         plan.append(steps_process.StdioOwner(user["uid"]))
-    if bound:
-        plan.append(_bounding(process))
+    plan.append(steps_process.BoundingSet(sets["bounding"]))
     if user["uid"] and (sets["permitted"] or borrow):
         plan.append(steps_process.KeepCapabilities())
     plan.append(steps_process.Identity(user))

@@ -283,8 +283,10 @@ class Devices(Step):
         if self.bind and device["type"] != "p":
             return mountfd.bind_in_root(root, path, path, MS_BIND)
         above, _, name = path.rpartition("/")
-        beside = above == "/dev"
-        directory = dev if beside else mounts.make_in_root(root, above or "/", directory=True)
+        if above == "/dev":
+            directory = os.dup(dev)
+        else:
+            directory = mounts.make_in_root(root, above or "/", directory=True)
         try:
             kind = _KINDS[device["type"]]
             number = os.makedev(device.get("major", 0), device.get("minor", 0))
@@ -306,8 +308,7 @@ class Devices(Step):
             os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=directory,
                      follow_symlinks=False)  # fmt: skip
         finally:
-            if not beside:
-                os.close(directory)
+            os.close(directory)
         return None
 
 
