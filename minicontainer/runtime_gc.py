@@ -69,11 +69,7 @@ class Collector:
                 self.all_read = False
                 self.log(str(error))
             return
-        if "maker" not in one.record:
-            if os.path.lexists(one.file(state.RECORD)):
-                self.all_read = False
-                self.log(f"container {name}: its record cannot be read; delete --force {name}")
-                return
+        if "maker" not in one.record:  # it had no record when we looked
             why = "a state directory without a record, its maker is dead"
             if all(dead(path) for path in _temporary(one.directory)):
                 self._remove("directory", name, why, lambda: _alone(one, _remove_bare))

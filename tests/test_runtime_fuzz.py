@@ -280,7 +280,7 @@ def stopped(tmp_path: Path) -> tuple[str, str]:
     """(root directory, id) of a container whose processes have ended."""
     directory = tmp_path / "states" / "gone"
     directory.mkdir(parents=True)
-    write(directory / "state.json", {"id": "gone", "pid": 0, "startTime": 0})
+    write(directory / "state.json", {"id": "gone", "pid": 0, "startTime": 0, "maker": [0, 0]})
     write(directory / "config.json", maximal())
     return str(directory.parent), "gone"
 

@@ -12,7 +12,7 @@ import pytest
 
 from minicontainer.kernel import cgroups
 from minicontainer.runtime import state
-from minicontainer.runtime_gc import dead
+from minicontainer.runtime_gc import Collector, dead
 from tests.bundles import FOREVER, Bundle, bundle
 from tests.test_runtime_crash import full, killed_at, strangers
 from tests.waiting import until
@@ -198,6 +198,39 @@ def _rmdir_fails(path: str) -> bool:
     except OSError:
         return True
     return False
+
+
+def test_a_record_that_comes_just_after_the_look(bundle: Bundle, monkeypatch):
+    """`create` writes it between its mkdir(2) and gc's next step: nothing to say, nothing to do."""
+    bundle.args(*FOREVER).write()
+    said: list[str] = []
+
+    def load(root: str, name: str) -> state.State:
+        (bundle.states / name).mkdir(parents=True)
+        seen = real_load(root, name)
+        (bundle.states / name).rmdir()
+        bundle.create()
+        return seen
+
+    real_load = state.load
+    monkeypatch.setattr(state, "load", load)
+    collector = Collector(str(bundle.states), False, 0.0, False, lambda *words: said.append(words))
+    collector._container(bundle.id)
+    assert (said, collector.found, collector.all_read) == ([], [], True)
+    monkeypatch.undo()
+    assert bundle.state()["status"] == "created"
+
+
+def test_a_record_without_a_maker_is_damaged(bundle: Bundle):
+    """No `create` wrote it, so gc leaves it, and says so."""
+    (bundle.states / "odd").mkdir(parents=True)
+    (bundle.states / "odd" / "state.json").write_text('{"id": "odd"}')
+    done = bundle.call("gc")
+    assert "state.json is damaged: maker: a pid" in done.stderr
+    assert "delete --force odd" in done.stderr
+    assert (bundle.states / "odd").is_dir()
+    bundle.call("delete", "--force", "odd")
+    assert bundle.left() == []
 
 
 @pytest.mark.slow

@@ -226,7 +226,8 @@ def _take(root: str, name: str, record: dict) -> State:
 def load(root: str, name: str, force: bool = False) -> State:
     """The container's state. Raises ContainerError when there is none, or its record is damaged.
 
-    A directory without a record is one that its maker died in, or just makes: it has no pid.
+    A directory without a record is one that its maker died in, or just makes: it has neither a pid
+    nor a maker, which every record names.
     force: of a damaged record take what is sound, to delete it.
     """
     path = f"{root}/{checked_id(name)}"
@@ -234,6 +235,8 @@ def load(root: str, name: str, force: bool = False) -> State:
     try:
         record = jsonfile.loads(jsonfile.read_file(f"{path}/{RECORD}"))
         check_record(record, name)
+        if not record.get("maker"):
+            raise ValueError("maker: a pid and its start time are expected")
     except FileNotFoundError:
         if not os.path.isdir(path):
             raise ContainerError(f"container {name!r} does not exist") from None
