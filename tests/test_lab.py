@@ -22,11 +22,13 @@ from minicontainer.lab import (
     exercises,
     leaks,
     progress_file,
+    recordings,
     workbench,
     workbench_child,
     workbench_limits,
 )
 from minicontainer.lab.lesson import is_of_lessons
+from minicontainer.lab.recordings import LessonWorkbench
 from minicontainer.lab.workbench import Workbench, WorkbenchError
 from tests.roots import REPOSITORY
 
@@ -516,6 +518,37 @@ def test_missing_busybox_is_said_with_the_fix(monkeypatch, tmp_path):
     monkeypatch.setattr(workbench.shutil, "which", lambda *_, **__: "/usr/bin/env")
     with pytest.raises(WorkbenchError, match="not static"):
         Workbench().shell("true")
+
+
+# --- recorded runs ------------------------------------------------------------------------------
+
+
+def test_what_is_live_is_recorded_and_then_shown_in_its_place(tmp_path, monkeypatch, capsys):
+    def fail(number):
+        print("told before it")
+        return [number, 1 // (number - 1)]
+
+    monkeypatch.setattr(recordings, "DIRECTORY", str(tmp_path / "recorded"))
+    monkeypatch.setenv("MINICONTAINER_RUNS", "record")
+    with LessonWorkbench("99") as bench:
+        bench.sh("echo not kept")
+        values = [bench.run(fail, number, live=True) for number in (1, 2)]
+        bench.sh("echo hello; exit 3", live=True, name="greet")
+    live = capsys.readouterr().out.removeprefix("not kept\n")
+    assert values == [None, [2, 1]]
+    assert "ZeroDivisionError" in live
+    assert live.endswith("hello\nexit status 3\n")
+    kept = json.loads((tmp_path / "recorded" / "99.json").read_text())
+    assert sorted(kept) == ["fail 1", "fail 2", "greet"]
+
+    monkeypatch.delenv("MINICONTAINER_RUNS")
+    with LessonWorkbench("99") as bench:
+        assert [bench.run(fail, number, live=None) for number in (1, 2)] == values
+        bench.sh("echo something else", live=False, name="greet")
+        assert capsys.readouterr().out == live
+        assert bench._process is None
+        with pytest.raises(WorkbenchError, match="no recorded run of 'fail 3'"):
+            bench.run(fail, 3, live=False)
 
 
 # --- predict, check, hint, progress -------------------------------------------------------------

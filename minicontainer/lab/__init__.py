@@ -17,13 +17,12 @@ __all__ = [
     "hint",
     "predict",
     "progress",
-    "recorded",
     "start",
 ]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .exercises import check, hint, predict, recorded
+    from .exercises import check, hint, predict
     from .lesson import finish, start
     from .progress_file import forget, progress
     from .workbench import Workbench, WorkbenchError

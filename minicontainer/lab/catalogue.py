@@ -1,7 +1,6 @@
 """Which lessons there are, and what belongs to each: the modules `content/lesson_NN.py`.
 
-Such a module has EXERCISES, number -> Exercise, and PREDICTIONS, number -> the right letter. It may
-have RECORDED, number -> what a cell prints where the machine can do what the lesson shows.
+Such a module has EXERCISES, number -> Exercise, and PREDICTIONS, number -> the right letter.
 """
 
 from __future__ import annotations
@@ -56,11 +55,6 @@ def exercise(number: str) -> Exercise:
 def prediction(number: str) -> str:
     """The right letter of the prediction of a number as "02.a". Raises ValueError."""
     return _find(number, "PREDICTIONS", "prediction")
-
-
-def recorded(number: str) -> str:
-    """The recorded output of a number as "07.opaque". Raises ValueError."""
-    return _find(number, "RECORDED", "recorded run")
 
 
 def _find(number: str, table: str, kind: str):

@@ -1,10 +1,12 @@
 """Which of the cgroup controllers this host gives to the workbench, and what trying one needs.
 
-`why_not` asks by doing. Everything here is called in the workbench, by `bench.call` and by cells.
+`reasons` asks by doing. All others are called in the workbench, by `bench.call` and by cells.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import mmap
 import os
@@ -14,6 +16,11 @@ import subprocess
 
 from ..kernel import cgroups
 from ..kernel.cgroups import CgroupError, files
+from ..kernel.cgroups.location import PREFIX
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .workbench import Workbench
 
 MEGABYTE = 1 << 20
 MAP_HUGETLB = 0x40000  # mmap(2)
@@ -26,6 +33,31 @@ CONTROLLERS = (
 
 class Cannot(Exception):
     """Why this host can't, and the fix."""
+
+
+def reasons(bench: Workbench) -> dict[str, str]:
+    """For each controller why a workbench cannot have it on this host, or "".
+
+    Raises WorkbenchError when there is no asking.
+    """
+    outcome = bench.call(why_not, *CONTROLLERS)
+    if outcome.error:
+        from .workbench import WorkbenchError
+
+        raise WorkbenchError(outcome.error)
+    found = dict(outcome.value)  # type: ignore[call-overload]
+    if not found["devices"]:
+        found["devices"] = _why_no_device_filter(bench)
+    return found
+
+
+def _why_no_device_filter(bench: Workbench) -> str:
+    """Only the host's root may filter devices, so the workbench has it done from outside."""
+    bench.call(make_group, "try")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        bench.deny_devices(f"{PREFIX}try", "c 1:5 r")
+    bench.call(remove_group, "try")
+    return said.getvalue().strip()
 
 
 def why_not(*wanted: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`predict`, `check`, `hint` and `recorded`: what a notebook asks, and how it answers.
+"""`predict`, `check` and `hint`: what a notebook asks, and how it answers.
 
 Each prints one or two lines and returns nothing, so that a cell shows the same on every host.
 """
@@ -83,14 +83,6 @@ def hint(number: str) -> None:
     print(f"{number}, hint {shown + 1} of {len(hints)}: {hints[shown]}")
     if shown + 1 == len(hints):
         print("That was the last one. A solution is folded below the exercise.")
-
-
-def recorded(number: str) -> None:
-    """Print what a cell printed elsewhere, in place of what this machine cannot do.
-
-    The lesson has said why at its beginning.
-    """
-    print(catalogue.recorded(number), end="")
 
 
 def _record(number: str, change: Callable[[dict], object]) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 
 from . import leaks, workbench
-from .workbench import Workbench
+from .recordings import LessonWorkbench
 from .workbench_limits import CGROUP_PREFIX
 
-_bench: Workbench | None = None
+_bench: LessonWorkbench | None = None
 _before: leaks.Snapshot | None = None
 
 
-def start(lesson: str) -> Workbench:
+def start(lesson: str) -> LessonWorkbench:
     """A fresh workbench for a lesson; what an earlier run of this cell started is thrown away."""
     global _bench, _before
     if _bench is not None:
         _bench.close()
     if _before is None:
         _before = leaks.snapshot()
-    _bench = Workbench()
+    _bench = LessonWorkbench(lesson)
     _bench.reset()
     print(f"lesson {lesson}: a fresh workbench. You are root in it; nothing in it is your machine.")
     return _bench

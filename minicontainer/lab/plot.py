@@ -1,6 +1,6 @@
 """A curve in the notebook that grows while a run in the workbench prints its points.
 
-    runs.run(oom, needs="memory", echo=plot.Curve("MiB", limit=48).feed)
+    bench.run(oom, live=can["memory"], echo=plot.Curve("MiB", limit=48).feed)
 
 Each line is a point, `SECONDS VALUE`; the first one's time is 0. The picture is SVG with a panel of
 its own, in the colours of the lessons' pictures, for light and dark pages.

@@ -67,6 +67,10 @@ class Outcome:
     timed_out: bool = False
 
 
+def print_now(text: str) -> None:
+    print(text, end="", flush=True)
+
+
 class Workbench:
     """One throwaway host. Calls come one after another, from any thread."""
 
@@ -83,19 +87,20 @@ class Workbench:
 
     def sh(self, script: str, timeout: float = 20) -> None:
         """Run a shell script in the workbench and print what it prints."""
-        outcome = self.shell(script, timeout, echo=_print)
-        if outcome.status and not outcome.error and not outcome.timed_out:
-            _line(f"exit status {outcome.status}")
-        _explain(outcome, timeout)
+        explain(self.shell(script, timeout, echo=print_now), timeout, of_script=True)
 
-    def run(self, function: Callable, *args: object, timeout: float = 20) -> object:
+    def run(
+        self, function: Callable, *args: object, timeout: float = 20,
+        echo: Callable[[str], object] = print_now,
+    ) -> object:  # fmt: skip
         """Call a function in a throwaway process of the workbench; returns what it returns.
 
         Its output is printed, and so is its exception, in one line: a failure is something to look
-        at here, and the notebook goes on. Arguments and value are plain data.
+        at here, and the notebook goes on. Arguments and value are plain data. echo gets its output
+        piece by piece, in place of printing it.
         """
-        outcome = self.call(function, *args, timeout=timeout, echo=_print)
-        _explain(outcome, timeout)
+        outcome = self.call(function, *args, timeout=timeout, echo=echo)
+        explain(outcome, timeout)
         return outcome.value
 
     def deny_devices(self, group: str, *devices: str) -> None:
@@ -299,20 +304,18 @@ class _Pipes:
         self.echo(text)
 
 
-def _print(text: str) -> None:
-    print(text, end="", flush=True)
-
-
 def _line(text: str) -> None:
     print(text, flush=True)
 
 
-def _explain(outcome: Outcome, timeout: float) -> None:
-    """Say in words why a call has no good end."""
+def explain(outcome: Outcome, timeout: float, of_script: bool = False) -> None:
+    """Say in words why a call has no good end. of_script: an exit status is worth a word, too."""
     if outcome.timed_out:
         _line(f"killed after {timeout:g} s, with all that ran in the workbench")
     elif outcome.error:
         _line(outcome.error + (f"\n  in: {outcome.where}" if outcome.where else ""))
+    elif of_script and outcome.status:
+        _line(f"exit status {outcome.status}")
 
 
 def find_busybox() -> str:

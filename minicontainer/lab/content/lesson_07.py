@@ -1,4 +1,4 @@
-"""Lesson 07, overlay: its predictions, its recorded run, and the checks of its exercises."""
+"""Lesson 07, overlay: its predictions, and the checks of its exercises."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from ..judging import SECONDS, fact, must_run
 from ..workbench import Outcome, Workbench
 
 PREDICTIONS = {"07.a": "c", "07.b": "b", "07.c": "a", "07.d": "b"}
-
-# Where files in memory take no extended attributes from an ordinary user (before Linux 6.6).
-RECORDED = {
-    "07.opaque": """\
-merged/var: []
-upper/var:  []
-/srv/upper/var: opaque = y
-""",
-}
 
 
 def _made(outcome: Outcome) -> None:
