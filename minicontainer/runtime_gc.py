@@ -82,7 +82,7 @@ class Collector:
     def _files(self, directory: str) -> None:
         for path in filter(dead, _temporary(directory)):
             why = "half written, its writer is dead"
-            self._remove("file", path, why, lambda path=path: os.unlink(path))
+            self._remove("file", path, why, lambda path=path: _unlinked(path))
 
     def _why(self, one: State) -> str:
         """Why that container goes, or ""."""
@@ -170,9 +170,18 @@ def dead(path: str) -> bool:
     return now - started / os.sysconf("SC_CLK_TCK") < age - 1
 
 
+def _unlinked(path: str) -> bool:
+    """Remove it, or return False: its writer had renamed it before he ended, or a gc was faster."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _remove_bare(one: State) -> bool:
     for path in filter(dead, _temporary(one.directory)):
-        os.unlink(path)
+        _unlinked(path)
     try:
         os.rmdir(one.directory)
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer import runtime_gc
 from minicontainer.kernel import cgroups
 from minicontainer.runtime import state
 from minicontainer.runtime_gc import Collector, dead
@@ -219,6 +220,25 @@ def test_a_record_that_comes_just_after_the_look(bundle: Bundle, monkeypatch):
     assert (said, collector.found, collector.all_read) == ([], [], True)
     monkeypatch.undo()
     assert bundle.state()["status"] == "created"
+
+
+def test_a_temporary_file_that_is_renamed_just_after_the_look(bundle: Bundle, monkeypatch):
+    """Its writer renames it and ends: there is nothing to remove, and that is no error."""
+    bundle.args(*FOREVER).create()
+    here = bundle.states / bundle.id
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    beside = here / f"state.json.{ended.pid}"
+    beside.write_text((here / "state.json").read_text())
+
+    def renamed(path: str) -> bool:
+        os.rename(path, here / "state.json")
+        return dead(path)
+
+    monkeypatch.setattr(runtime_gc, "dead", renamed)
+    collector = Collector(str(bundle.states), False, 0.0, False, print)
+    collector._container(bundle.id)
+    assert collector.found == []
 
 
 def test_a_record_without_a_maker_is_damaged(bundle: Bundle):
