@@ -11,7 +11,7 @@ import os
 
 from . import __version__
 from .options import Option, UsageError
-from .runtime.errors import ContainerError, kernel_words
+from .runtime.errors import ContainerError, NoSuchContainer, kernel_words
 
 BUNDLE = Option("--bundle", "-b", metavar="DIR", help="directory of config.json", default=".")
 PID_FILE = Option("--pid-file", metavar="FILE", help="write the pid of the process there")
@@ -171,8 +171,8 @@ def delete(options: dict, args: list[str], log) -> int:
     name = _only_id(args)
     try:
         found = state.load(options["root"], name, options["force"])
-    except ContainerError as error:
-        if options["force"] and "does not exist" in error.message:
+    except NoSuchContainer:
+        if options["force"]:
             return 0
         raise
     lifecycle.delete(found, log, options["force"])
@@ -193,9 +193,10 @@ def list_(options: dict, args: list[str], log) -> int:
     for name in state.names(options["root"]):
         try:
             found.append(state.load(options["root"], name).public())
+        except NoSuchContainer:
+            pass  # deleted meanwhile
         except ContainerError as error:
-            if "does not exist" not in error.message:  # else deleted meanwhile
-                log(str(error))
+            log(str(error))
     if options["quiet"]:
         print("".join(f"{one['id']}\n" for one in found), end="")
     elif as_json:

@@ -20,7 +20,7 @@ import time
 
 from .kernel import cgroups, seccomp, syscalls
 from .runtime import lifecycle, state
-from .runtime.errors import ContainerError, kernel_words
+from .runtime.errors import ContainerError, NoSuchContainer, kernel_words
 from .runtime.state import State
 
 
@@ -64,10 +64,11 @@ class Collector:
     def _container(self, name: str) -> None:
         try:
             one = state.load(self.root, name)
+        except NoSuchContainer:
+            return  # deleted meanwhile
         except ContainerError as error:
-            if "does not exist" not in error.message:  # else deleted meanwhile
-                self.all_read = False
-                self.log(str(error))
+            self.all_read = False
+            self.log(str(error))
             return
         if "maker" not in one.record:  # it had no record when we looked
             why = "a state directory without a record, its maker is dead"
@@ -128,7 +129,7 @@ class Collector:
 
 
 def _alone(one: State, action) -> bool:
-    """Do it to a container's directory, or return False because another gc is at it, or was."""
+    """Do it to a container's directory, or return False: another gc is at it, or somebody was."""
     try:
         fd = os.open(one.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -138,7 +139,7 @@ def _alone(one: State, action) -> bool:
         if not os.path.samestat(os.fstat(fd), os.stat(one.directory)):
             return False
         return action(one)
-    except (BlockingIOError, FileNotFoundError):
+    except (BlockingIOError, FileNotFoundError, NoSuchContainer):
         return False
     finally:
         os.close(fd)

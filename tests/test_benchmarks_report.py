@@ -157,7 +157,7 @@ def test_the_record_for_programs_has_every_benchmark(full):
 
 def test_without_machines_the_claim_is_open(tmp_path):
     machines = lecture(analyse(write_run(tmp_path, arms(), 6)))[2]
-    assert machines.verdict == "not measured: this run started no virtual machine"
+    assert machines.verdict == "not measured: this run timed no start of a virtual machine"
 
 
 @pytest.mark.parametrize(

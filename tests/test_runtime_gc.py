@@ -241,6 +241,19 @@ def test_a_temporary_file_that_is_renamed_just_after_the_look(bundle: Bundle, mo
     assert collector.found == []
 
 
+def test_a_container_that_is_deleted_just_before(half_made: Bundle, monkeypatch):
+    def undo(self: Collector, one: state.State) -> bool:
+        half_made.call("delete", "--force", half_made.id)
+        return real_undo(self, one)
+
+    real_undo = Collector._undo
+    monkeypatch.setattr(Collector, "_undo", undo)
+    collector = Collector(str(half_made.states), False, 0.0, False, print)
+    collector._container(half_made.id)
+    assert collector.found == []
+    assert half_made.left() == []
+
+
 def test_a_record_without_a_maker_is_damaged(bundle: Bundle):
     """No `create` wrote it, so gc leaves it, and says so."""
     (bundle.states / "odd").mkdir(parents=True)

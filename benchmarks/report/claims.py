@@ -54,7 +54,7 @@ def _container_start(analysis: Analysis, published: list[anchors.Anchor]) -> Cla
     arms = analysis.of_kind("container")
     fast = [arm for arm in arms if arm.first.median <= bound]
     if not arms:
-        verdict = "not measured: this run started no container"
+        verdict = "not measured: this run timed no start of a container"
     elif len(fast) == len(arms):
         verdict = f"holds: all {len(arms)} container arms stay below 1 s ({words.span(arms)})"
     else:
@@ -81,7 +81,7 @@ def _vm_start(analysis: Analysis, published: list[anchors.Anchor]) -> Claim:
     arms = analysis.of_kind("vm")
     slow = [arm for arm in arms if arm.first.median >= bound]
     if not arms:
-        verdict = "not measured: this run started no virtual machine"
+        verdict = "not measured: this run timed no start of a virtual machine"
     elif slow:
         verdict = f"holds for {', '.join(units.label(arm) for arm in slow)} here"
     else:

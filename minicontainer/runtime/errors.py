@@ -34,6 +34,10 @@ class ContainerError(Exception):
         return f"{self.message}\n  fix: {self.hint}" if self.hint else self.message
 
 
+class NoSuchContainer(ContainerError):
+    """The id is nobody's; perhaps the container was deleted just now."""
+
+
 def kernel_words(number: int) -> str:
     """strerror(3) in lower case: podman and docker recognise errors by these words."""
     return os.strerror(number).lower()

@@ -20,7 +20,7 @@ import os
 import time
 
 from . import jsonfile
-from .errors import ContainerError, kernel_words
+from .errors import ContainerError, NoSuchContainer, kernel_words
 
 TYPE_CHECKING = False  # as in typing, whose import would cost a start 3 ms
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _take(root: str, name: str, record: dict) -> State:
 
 
 def load(root: str, name: str, force: bool = False) -> State:
-    """The container's state. Raises ContainerError when there is none, or its record is damaged.
+    """The container's state. Raises NoSuchContainer, or ContainerError for a damaged record.
 
     A directory without a record is one that its maker died in, or just makes: it has neither a pid
     nor a maker, which every record names.
@@ -239,7 +239,7 @@ def load(root: str, name: str, force: bool = False) -> State:
             raise ValueError("maker: a pid and its start time are expected")
     except FileNotFoundError:
         if not os.path.isdir(path):
-            raise ContainerError(f"container {name!r} does not exist") from None
+            raise NoSuchContainer(f"container {name!r} does not exist") from None
         record = {"id": name}
     except (ValueError, IsADirectoryError) as error:
         if not force:
