@@ -242,8 +242,6 @@ def start(_: Store, options: dict, names: list[str]) -> None:
     """`minicontainer start`: detached; what it changed is still there."""
     for name in names:
         container = containers.find(name)
-        if "layers" not in container.record:
-            raise ContainerError(f"{container.name} was never complete: remove it")
         container.stand_by()
         container.end(say)  # what a killed process left
         life.detach(container)
@@ -261,7 +259,7 @@ def restart(store: Store, options: dict, names: list[str]) -> None:
 def rm(_: Store, options: dict, names: list[str]) -> None:
     """`minicontainer rm`."""
     for name in names:
-        container = containers.find(name)
+        container = containers.find(name, whole=False)
         container.remove(say, options["force"])
         print(container.name)
 

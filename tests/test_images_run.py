@@ -750,6 +750,61 @@ def test_killed_at_any_time_nothing_is_left_after_gc(host: Host) -> None:
     assert host.left() == []
 
 
+ON_ONE = (["start"], ["restart"], ["stop"], ["kill"], ["logs"], ["attach"], ["exec", "true"],
+          ["diff"], ["commit", "new"])  # fmt: skip
+
+
+def refused(host: Host, words: list[str], why: str) -> None:
+    done = host(words[0], host.mine, *words[1:], check=False)
+    assert (done.returncode, why in done.stderr) == (125, True), (words, done)
+    assert f"rm --force {host.mine}" in done.stderr
+
+
+def test_a_damaged_record_is_told_and_costs_nobody_his_files(host: Host) -> None:
+    host.image("app")
+    host.run("--name", host.mine, "app", "sh", "-c", "[ -e /precious ] || echo mine > /precious")
+    path = host.data / "containers" / host.mine / "container.json"
+    whole = json.loads(path.read_text())
+    damages: list[object] = [
+        "{", "5", "{}", {"monitor": 5}, {"monitor": [1 << 40, 1]}, {"exit": "0"}, {"layers": 5},
+        {"layers": [5]}, {"created": "now"}, {"descriptor": {}}, {"volumes": {"/": 5}},
+        {"command": None}, {"stop_signal": 15},
+    ]  # fmt: skip
+    for n, damage in enumerate(damages):
+        path.write_text(damage if isinstance(damage, str) else json.dumps({**whole, **damage}))
+        assert "damaged" in host("ps", "-a").stdout
+        for words in ON_ONE if n == 0 else ON_ONE[n % len(ON_ONE) :][:1]:
+            refused(host, words, "container.json is damaged: ")
+        assert "is damaged: " in host("fsck", check=False).stdout
+    os.utime(path.parent, (1, 1))
+    assert "is damaged: " in host("gc").stderr
+    refused(host, ["rm"], "container.json is damaged: ")
+    path.write_text(json.dumps(whole))
+    host("start", host.mine)
+    assert (path.parent / "upper/precious").read_text() == "mine\n"
+    path.unlink()
+    path.mkdir()
+    refused(host, ["diff"], "is a directory")
+    host("rm", "-f", host.mine)
+    assert host.left() == []
+
+
+def test_a_half_made_container_is_told_and_goes_with_gc(host: Host) -> None:
+    """`run` was killed while it made it: nothing ever ran in it."""
+    host.image("app")
+    host.run("--name", host.mine, "app", "true")
+    path = host.data / "containers" / host.mine / "container.json"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    first = ("image", "descriptor", "remove", "labels", "stop_signal", "created")
+    record = {key: json.loads(path.read_text())[key] for key in first}
+    path.write_text(json.dumps({**record, "monitor": [ended.pid, 1]}))
+    for words in ON_ONE:
+        refused(host, words, "is half made")
+    assert "removed 1 container" in host("gc").stdout
+    assert host.left() == []
+
+
 def test_a_directory_tree_of_any_depth_is_removed(host: Host) -> None:
     host.image("app")
     script = "i=0; while [ $i -lt 1200 ]; do mkdir d && cd d || exit 1; i=$((i+1)); done"

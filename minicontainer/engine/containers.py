@@ -22,11 +22,12 @@ import stat
 import time
 
 from .. import paths
-from ..images import rootless
+from ..images import descriptor, rootless
+from ..images.errors import ImageError
 from ..images.store import Store
-from ..runtime import jsonfile, lifecycle
+from ..runtime import checks, jsonfile, lifecycle
 from ..runtime import state as states
-from ..runtime.errors import ContainerError
+from ..runtime.errors import ContainerError, kernel_words
 from ..runtime.state import State
 
 RECORD, CONFIG, LOG = "container.json", "config.json", "log"
@@ -35,13 +36,22 @@ HALF_MADE = 60.0  # seconds after which a directory without a record is one that
 
 
 class Container:
-    """One container's directory and record. `create` makes it, `find` finds it."""
+    """One container's directory and record. `create` makes it, `find` finds it.
 
-    def __init__(self, name: str, record: dict) -> None:
+    damage  why its record cannot be read, or ""; then `record` is empty
+    """
+
+    def __init__(self, name: str, record: dict, damage: str = "") -> None:
         self.name = name
         self.directory = f"{root()}/{name}"
         self.record = record
+        self.damage = damage
         self._lock = -1
+
+    @property
+    def complete(self) -> bool:
+        """Whether `run` came so far that it could be started; else nothing ever ran in it."""
+        return "layers" in self.record
 
     def file(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -64,7 +74,9 @@ class Container:
         return bool(pid) and states.start_time(pid) == started
 
     def status(self) -> str:
-        """running, paused, created (nothing ran yet, or is about to), or exited."""
+        """running, paused, created (nothing ran yet, or is about to), exited, or damaged."""
+        if self.damage:
+            return "damaged"
         state = self.state()
         if state and state.running():
             return state.status()
@@ -111,7 +123,13 @@ class Container:
             _await(pid, started, PATIENCE)  # it notes how it ended
 
     def remove(self, log, force: bool = False) -> None:
-        """Undo everything; may be called again, also for one that was half made or half removed."""
+        """Undo everything; may be called again, also for one that was half made or half removed.
+
+        Raises ContainerError when another process stands by it, or that is not known, unless
+        forced.
+        """
+        if self.damage and not force:
+            raise damaged(self)
         pid, started = self.record.get("monitor") or (0, 0)
         other = pid != os.getpid() and self.attended()
         if other and not force:
@@ -158,15 +176,34 @@ def create(name: str, record: dict) -> Container:
     return container
 
 
-def find(name: str) -> Container:
-    """By its name, or the beginning of it. Raises ContainerError when there is none, or several."""
+def find(name: str, whole: bool = True) -> Container:
+    """By its name, or the beginning of it. Raises ContainerError when there is none, or several.
+
+    whole: also when it is damaged, or was never complete.
+    """
     there = names()
     found = [name] if name in there else [one for one in there if name and one.startswith(name)]
     if len(found) > 1:
         raise ContainerError(f"{name}: {len(found)} containers begin so: {', '.join(found)}")
     if not found:
         raise ContainerError(f"no such container: {name}", hint="minicontainer ps --all lists them")
-    return _load(found[0])
+    container = _load(found[0])
+    if whole and container.damage:
+        raise damaged(container)
+    if whole and not container.complete:
+        raise ContainerError(
+            f"container {container.name} is half made: somebody is at it, or was killed",
+            hint=f"minicontainer rm --force {container.name}",
+        )
+    return container
+
+
+def damaged(container: Container) -> ContainerError:
+    return ContainerError(
+        f"container {container.name}: {container.file(RECORD)} is damaged: {container.damage}",
+        hint=f"what it changed is in {container.file('upper')}; "
+        f"minicontainer rm --force {container.name} removes it all",
+    )
 
 
 def names() -> list[str]:
@@ -180,37 +217,72 @@ def all_() -> list[Container]:
 
 
 def check() -> list[str]:
-    """What is wrong, in words: containers whose layers are not there any more."""
-    return [
+    """What is wrong, in words: damaged records, and layers that are not there any more."""
+    there = all_()
+    return [damaged(one).message for one in there if one.damage] + [
         f"container {one.name}: layer {path} is not there"
-        for one in all_() for path in one.record.get("layers", ()) if not os.path.isdir(path)
+        for one in there for path in one.record.get("layers", ()) if not os.path.isdir(path)
     ]  # fmt: skip
 
 
 def sweep(log) -> int:
-    """Remove what nobody will: containers of `run --rm` that were killed, and half-made ones."""
+    """Remove what nobody will: containers of `run --rm` that were killed, and half-made ones.
+
+    A damaged one stays: what it changed may be dear to somebody.
+    """
     count = 0
     for container in all_():
-        if container.record.get("remove"):
-            dead = not container.attended()
+        if container.damage:
+            log(str(damaged(container)))
+            continue
+        if container.record:
+            unwanted = container.record["remove"] or not container.complete
+            dead = unwanted and not container.attended()
         else:
             try:
-                age = time.time() - os.stat(container.directory).st_mtime
+                dead = time.time() - os.stat(container.directory).st_mtime > HALF_MADE
             except FileNotFoundError:
                 continue
-            dead = "created" not in container.record and age > HALF_MADE
         if dead:
             container.remove(log)
             count += 1
     return count
 
 
+def _process(value, name: str) -> None:
+    checks.items(checks.number(0, 2**63 - 1))(value, name)
+    if len(value) != 2 or value[0] >= 1 << 31:
+        raise checks.wrong(name, "a pid and its start time", value)
+
+
+_TIME = checks.number(0, 2**63 - 1)
+# What `create` saves; the rest comes later, and then is of these kinds
+_RECORD = checks.fields(
+    ("image", "descriptor", "remove", "stop_signal", "created"),
+    image=checks.text, descriptor=descriptor.check_descriptor, remove=checks.boolean,
+    labels=checks.mapping(checks.text), stop_signal=checks.text, created=_TIME, monitor=_process,
+    layers=checks.items(checks.absolute), volumes=checks.mapping(checks.absolute),
+    command=checks.items(checks.text), detached=checks.boolean, interactive=checks.boolean,
+    log_size=_TIME, copied=checks.boolean, started=_TIME, finished=_TIME,
+    exit=checks.number(0, 255),
+)  # fmt: skip
+_WHOLE = checks.fields(("layers", "volumes", "command", "detached", "interactive", "log_size"))
+
+
 def _load(name: str) -> Container:
+    """With an empty record where there is none: it is half made, or half removed."""
     try:
         record = jsonfile.loads(jsonfile.read_file(f"{root()}/{name}/{RECORD}"))
-    except (OSError, ValueError):
-        record = {}
-    return Container(name, record if isinstance(record, dict) else {})
+        _RECORD(record, "")
+        if "layers" in record:
+            _WHOLE(record, "")
+    except FileNotFoundError:
+        return Container(name, {})
+    except OSError as error:
+        return Container(name, {}, kernel_words(error.errno or 0))
+    except (ValueError, ImageError) as error:
+        return Container(name, {}, str(error))
+    return Container(name, record)
 
 
 def _await(pid: int, started: int, seconds: float) -> bool:

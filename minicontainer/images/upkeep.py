@@ -130,11 +130,14 @@ def _leased(store: Store) -> set[str]:
     found: set[str] = set()
     for name in os.listdir(f"{store.root}/leases"):
         path = f"{store.root}/leases/{name}"
-        with open(path, "rb") as file:
-            if name.startswith("process-") and _unused(file.fileno()):
-                os.unlink(path)
-                continue
-            lines = file.read().decode().split("\n")
+        try:
+            with open(path, "rb") as file:
+                if name.startswith("process-") and _unused(file.fileno()):
+                    os.unlink(path)
+                    continue
+                lines = file.read().decode().split("\n")
+        except FileNotFoundError:
+            continue  # unpinned a moment ago, which takes no lock
         found.update(lines[:-1])  # a line without an end was not written wholly
     return found
 
@@ -152,9 +155,12 @@ def _sweep_ingest(store: Store, leased: set[str]) -> None:
         if name.replace("-", ":", 1) in leased:
             continue
         path = f"{store.root}/ingest/{name}"
-        with open(path, "rb") as file:
-            if _unused(file.fileno()):
-                os.unlink(path)
+        try:
+            with open(path, "rb") as file:
+                if _unused(file.fileno()):
+                    os.unlink(path)
+        except FileNotFoundError:
+            pass  # it became a blob a moment ago, which takes no lock
 
 
 def _sweep_cache(store: Store) -> None:
