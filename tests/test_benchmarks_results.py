@@ -54,6 +54,7 @@ def test_rows_follow_the_schema_which_documents_each_field(schema, tmp_path):
         {"rep": True}, {"bench": "other"}, {"warmup": 0}, {"params": []}, {"n_concurrent": -1},
         {"more": 1}, {"reason": "why"},
         {"metric": "start.other"}, {"phase": "kernel"}, {"tool_sha256": "xyz"}, {"schema": 2},
+        {"ts_utc": ""}, {"ts_utc": "yesterday"}, {"ts_utc": "2026-11-29"},
     ],
 )  # fmt: skip
 def test_the_schema_refuses(schema, tmp_path, change):

@@ -98,6 +98,22 @@ def test_paused_container_is_killed(bundle: Bundle):
     assert bundle.left() == []
 
 
+def test_created_container_is_paused_and_resumed(bundle: Bundle):
+    """What would be started in it would stand still, and whoever waits for it, too."""
+    bundle.args("true").create()
+    bundle.call("pause", bundle.id)
+    assert bundle.state()["status"] == "paused"
+    for words in (["start", bundle.id], ["exec", bundle.id, "true"]):
+        done = bundle.call(*words, check=False)
+        assert (done.returncode, "that is paused" in done.stderr) == (1, True)
+        assert "resume it first" in done.stderr
+    bundle.call("resume", bundle.id)
+    assert bundle.state()["status"] == "created"
+    bundle.call("exec", bundle.id, "true")
+    bundle.call("start", bundle.id)
+    until(lambda: bundle.state()["status"] == "stopped")
+
+
 def test_created_container_dies_of_sigterm(bundle: Bundle):
     bundle.args(*FOREVER).create()
     bundle.call("kill", bundle.id)

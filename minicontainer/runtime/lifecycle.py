@@ -35,7 +35,9 @@ def start(state: State, log) -> None:
     if status != "created":
         raise ContainerError(
             f"cannot start a container that is {status}",
-            hint="only a created container can be started" if status != "running" else "",
+            hint={"running": "", "paused": "resume it first"}.get(
+                status, "only a created container can be started"
+            ),
         )
     opened = []
     try:

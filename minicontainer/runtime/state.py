@@ -147,13 +147,13 @@ class State:
             return "creating" if not self.pid and start_time(maker[0]) == maker[1] else "stopped"
         if os.path.lexists(self.file(UNREADY_FIFO)):
             return "creating"
-        if os.path.lexists(self.file(EXEC_FIFO)):
-            return "created"
         group = self.group()
         try:
-            return "paused" if group and group.frozen() else "running"
+            if group and group.frozen():
+                return "paused"  # also before `start`: the process of an `exec` would freeze, too
         except OSError:
-            return "running"  # no freezer here: nobody can have paused it
+            pass  # no freezer here: nobody can have paused it
+        return "created" if os.path.lexists(self.file(EXEC_FIFO)) else "running"
 
     def public(self) -> dict:
         """The state as the spec defines it, with runc's three fields that its callers know."""

@@ -55,4 +55,5 @@ class V1Directory(Directory):
         if state == "FREEZING":
             # It stays so when a task forked or was traced meanwhile; asking again helps (runc does)
             self.freeze(True)
+            state = files.read(f"{self.path}/freezer.state").strip()
         return state == "FROZEN"
