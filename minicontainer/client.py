@@ -68,6 +68,7 @@ helper.serve(int(sys.argv[2]), start_image)
 
 
 _PATIENCE = 5.0  # seconds for an answer that takes a millisecond
+_HELPERS = 5  # that may be killed one after the other before a call gives up
 
 
 class _Helper:
@@ -88,8 +89,15 @@ class _Helper:
         # After a fork of the caller the helper is somebody else's child: take a new one.
         return self.owner == os.getpid() and self.process.poll() is None
 
-    def send(self, request: dict, fds: Sequence[int]) -> None:
-        rights.send(self.socket, json.dumps(request).encode(), fds)
+    def send(self, request: bytes, fds: Sequence[int]) -> bool:
+        """Whether it took it: not when it was killed just now."""
+        try:
+            rights.send(self.socket, request, fds)
+        except ConnectionError:
+            if self.owner == os.getpid():
+                self.process.wait()
+            return False
+        return True
 
     def stop(self) -> None:
         """The end of our socket ends it; one that does not listen (SIGSTOP) is killed."""
@@ -133,11 +141,15 @@ _helper_lock = threading.Lock()
 
 def helper_start() -> int:
     """Start the helper now (the first `run` does it otherwise); returns its pid."""
+    return _living_helper().process.pid
+
+
+def _living_helper() -> _Helper:
     global _helper
     with _helper_lock:
         if _helper is None or not _helper.alive():
             _helper = _Helper()
-        return _helper.process.pid
+        return _helper
 
 
 def helper_stop() -> None:
@@ -182,7 +194,8 @@ def run(
     trace                  fill Result.steps
 
     Raises ContainerError when the container could not be built (nothing is left of it then) or its
-    command not be started. KeyboardInterrupt kills the container.
+    command not be started, and with exit code 137 when the helper was killed: then it may have run.
+    KeyboardInterrupt kills the container.
     """
     if (rootfs is None) == (image is None) or (options and image is None):
         raise TypeError("run() takes rootfs and args, or image and perhaps args and options")
@@ -201,8 +214,6 @@ def run(
                 "network": network,
             },
         )  # fmt: skip
-    helper_start()
-    assert _helper is not None
     result = Result(list(args) or [str(image)], 0)
     with contextlib.ExitStack() as stack:
         streams = _Streams(stack, result, capture_output)
@@ -215,7 +226,7 @@ def run(
         stack.enter_context(events)
         try:
             with theirs:
-                _helper.send(request, [*fds, theirs.fileno()])
+                _send(request, [*fds, theirs.fileno()])
         finally:
             streams.close_theirs()
         try:
@@ -227,6 +238,18 @@ def run(
     if check and result.returncode:
         raise CommandFailed(result)
     return result
+
+
+def _send(request: dict, fds: Sequence[int]) -> None:
+    """Give it to a helper that lives. Raises ContainerError when each one ends at once."""
+    message = json.dumps(request).encode()
+    for _ in range(_HELPERS):
+        if _living_helper().send(message, fds):
+            return
+    raise ContainerError(
+        f"the helper process ends as soon as it is started, {_HELPERS} times",
+        hint="what it said is above; or somebody kills it",
+    )
 
 
 def _kill(events: socket.socket) -> bool:
@@ -319,9 +342,12 @@ class _Streams:
             print(text, end="", file=getattr(sys, name), flush=True)
 
     def _outcome(self, answer: bytes) -> None:
-        if not answer:  # the worker was killed, its container with it
-            self.result.returncode = SIGNALLED + signal.SIGKILL
-            return
+        if not answer:
+            raise ContainerError(
+                "the process that stands by the container was killed, and the container with it",
+                hint="run it again: there is another one by then",
+                exit_code=SIGNALLED + signal.SIGKILL,
+            )
         said = json.loads(answer)
         if "error" in said:
             raise ContainerError(

@@ -174,6 +174,35 @@ def test_killed_helper_is_replaced(root):
     assert minicontainer.helper_start() != first
 
 
+def test_calls_of_many_threads_while_helpers_are_killed(root):
+    """Each call either works, or is told that its helper was killed; nothing else, and no hang."""
+    told: list[object] = []
+    busy = True
+
+    def call() -> None:
+        while busy:
+            try:
+                told.append(minicontainer.run(root, ["true"]).returncode)
+            except minicontainer.ContainerError as error:
+                told.append(error.exit_code)
+            except Exception as error:
+                told.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        time.sleep(0.2)
+        os.kill(minicontainer.helper_start(), signal.SIGKILL)
+    time.sleep(0.3)
+    busy = False
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert {0} < {*told} <= {0, 137}, {*told} - {0, 137}
+    assert minicontainer.run(root, ["true"]).returncode == 0
+
+
 @pytest.fixture
 def stopped_helper(root, monkeypatch):
     """The helper's pid, after SIGSTOP for it and any worker that waits for work."""
@@ -225,7 +254,9 @@ def test_killed_worker_takes_its_container_along(root):
     result = []
 
     def run() -> None:
-        result.append(minicontainer.run(root, ["sleep", "1000"]))
+        with pytest.raises(minicontainer.ContainerError, match="was killed") as caught:
+            minicontainer.run(root, ["sleep", "1000"])
+        result.append(caught.value)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -244,7 +275,8 @@ def test_killed_worker_takes_its_container_along(root):
     assert select.select([pidfd], [], [], 20)[0]
     os.close(pidfd)
     thread.join(20)
-    assert result[0].returncode == 128 + signal.SIGKILL
+    assert result[0].exit_code == 128 + signal.SIGKILL
+    assert "run it again" in result[0].hint
 
 
 def test_killed_idle_worker_is_replaced(root):
@@ -322,7 +354,7 @@ def test_what_an_init_that_waits_stumbles_over_is_said(root):
     with ours, theirs, open(os.devnull) as null:
         assert client._helper
         request = {"trace": False, "spec": {"process": {}}}
-        client._helper.send(request, [null.fileno()] * 3 + [theirs.fileno()])
+        client._send(request, [null.fileno()] * 3 + [theirs.fileno()])
         theirs.close()
         ours.settimeout(20)
         assert json.loads(ours.recv(65536))["error"] == "internal error: KeyError('linux')"
