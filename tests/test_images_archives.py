@@ -96,6 +96,18 @@ def test_the_same_images_give_the_same_archive(made: Store, tmp_path: Path) -> N
     assert blobs == {one["digest"].partition(":")[2] for one in needed}, "the lists stay out"
 
 
+def test_an_image_that_goes_while_it_is_saved(tmp_path: Path) -> None:
+    """Another process removes it, and collects its blobs."""
+    store = Store(str(tmp_path / "store"))
+    add_image(store, "mine", [tar(entry("file", b"x" * 100_000))])
+    parts = save(store, ["mine"])
+    next(parts)
+    store.untag("mine")
+    store.gc()
+    with pytest.raises(ImageError, match="is not in the store any more"):
+        list(parts)
+
+
 # --- what others write, we read -------------------------------------------------------------------
 
 

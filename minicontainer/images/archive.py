@@ -53,14 +53,22 @@ def save(store: Store, names: list[str]) -> Iterator[bytes]:
     for digest in sorted(blobs):
         size = blobs[digest]["size"]
         yield tar_write.header(_blob_name(digest).encode(), REGULAR, 0o644, size=size)
-        with open(store.path(digest), "rb") as file:
-            while part := file.read(CHUNK):
-                size -= len(part)
-                yield part
+        for part in _content(store, digest):
+            size -= len(part)
+            yield part
         if size:
             raise ImageError(f"blob {digest}: its size is wrong", "minicontainer fsck")
         yield tar_write.padding(blobs[digest]["size"])
     yield tar_write.END
+
+
+def _content(store: Store, digest: str) -> Iterator[bytes]:
+    try:
+        with open(store.path(digest), "rb") as file:
+            while part := file.read(CHUNK):
+                yield part
+    except FileNotFoundError:  # no lease keeps it, so that a full disk, too, can be saved from
+        raise ImageError(f"blob {digest} is not in the store any more", "pull it again") from None
 
 
 def _blob_name(digest: str) -> str:
