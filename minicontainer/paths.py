@@ -17,8 +17,7 @@ def cache_dir() -> str:
         return os.path.abspath(override)
     if os.geteuid() == 0:
         return "/var/cache/minicontainer"
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "minicontainer")
+    return os.path.join(_base("XDG_CACHE_HOME", "~/.cache"), "minicontainer")
 
 
 def _in_user_namespace() -> bool:
@@ -50,5 +49,10 @@ def data_dir() -> str:
         return os.path.abspath(override)
     if os.geteuid() == 0:
         return "/var/lib/minicontainer"
-    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(base, "minicontainer")
+    return os.path.join(_base("XDG_DATA_HOME", "~/.local/share"), "minicontainer")
+
+
+def _base(variable: str, otherwise: str) -> str:
+    """The directory that is named there; a relative one is ignored, as the specification wants."""
+    named = os.environ.get(variable, "")
+    return named if os.path.isabs(named) else os.path.expanduser(otherwise)
