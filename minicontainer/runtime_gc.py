@@ -53,6 +53,8 @@ class Collector:
             try:
                 if action() is False:
                     return  # somebody has it again, or was faster
+            except (BlockingIOError, FileNotFoundError, NoSuchContainer):
+                return  # another gc is at it, or it is gone
             except ContainerError as problem:
                 error = str(problem)
             except OSError as problem:
@@ -83,7 +85,7 @@ class Collector:
     def _files(self, directory: str) -> None:
         for path in filter(dead, _temporary(directory)):
             why = "half written, its writer is dead"
-            self._remove("file", path, why, lambda path=path: _unlinked(path))
+            self._remove("file", path, why, lambda path=path: os.unlink(path))
 
     def _why(self, one: State) -> str:
         """Why that container goes, or ""."""
@@ -129,18 +131,16 @@ class Collector:
 
 
 def _alone(one: State, action) -> bool:
-    """Do it to a container's directory, or return False: another gc is at it, or somebody was."""
-    try:
-        fd = os.open(one.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+    """Do it to a container's directory, or return False because it is another one by now.
+
+    Raises BlockingIOError when another gc is at it.
+    """
+    fd = os.open(one.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(fd), os.stat(one.directory)):
             return False
         return action(one)
-    except (BlockingIOError, FileNotFoundError, NoSuchContainer):
-        return False
     finally:
         os.close(fd)
 
@@ -171,18 +171,9 @@ def dead(path: str) -> bool:
     return now - started / os.sysconf("SC_CLK_TCK") < age - 1
 
 
-def _unlinked(path: str) -> bool:
-    """Remove it, or return False: its writer had renamed it before he ended, or a gc was faster."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _remove_bare(one: State) -> bool:
     for path in filter(dead, _temporary(one.directory)):
-        _unlinked(path)
+        os.unlink(path)
     try:
         os.rmdir(one.directory)
     except OSError as error:

@@ -31,6 +31,11 @@ def gc(bundle: Bundle, *options: str) -> list[dict]:
             or any(word in one["name"] for word in mine)]  # fmt: skip
 
 
+def collector(bundle: Bundle, log=print) -> Collector:
+    """A run in this process, one step of which a test disturbs."""
+    return Collector(str(bundle.states), stopped=False, grace=0.0, dry_run=False, log=log)
+
+
 @pytest.fixture
 def half_made(bundle: Bundle) -> Bundle:
     """A container whose maker was killed in the middle, with a group and a process."""
@@ -215,9 +220,9 @@ def test_a_record_that_comes_just_after_the_look(bundle: Bundle, monkeypatch):
 
     real_load = state.load
     monkeypatch.setattr(state, "load", load)
-    collector = Collector(str(bundle.states), False, 0.0, False, lambda *words: said.append(words))
-    collector._container(bundle.id)
-    assert (said, collector.found, collector.all_read) == ([], [], True)
+    one = collector(bundle, lambda *words: said.append(words))
+    one._container(bundle.id)
+    assert (said, one.found, one.all_read) == ([], [], True)
     monkeypatch.undo()
     assert bundle.state()["status"] == "created"
 
@@ -236,9 +241,9 @@ def test_a_temporary_file_that_is_renamed_just_after_the_look(bundle: Bundle, mo
         return dead(path)
 
     monkeypatch.setattr(runtime_gc, "dead", renamed)
-    collector = Collector(str(bundle.states), False, 0.0, False, print)
-    collector._container(bundle.id)
-    assert collector.found == []
+    one = collector(bundle)
+    one._container(bundle.id)
+    assert one.found == []
 
 
 def test_a_container_that_is_deleted_just_before(half_made: Bundle, monkeypatch):
@@ -248,9 +253,9 @@ def test_a_container_that_is_deleted_just_before(half_made: Bundle, monkeypatch)
 
     real_undo = Collector._undo
     monkeypatch.setattr(Collector, "_undo", undo)
-    collector = Collector(str(half_made.states), False, 0.0, False, print)
-    collector._container(half_made.id)
-    assert collector.found == []
+    one = collector(half_made)
+    one._container(half_made.id)
+    assert one.found == []
     assert half_made.left() == []
 
 

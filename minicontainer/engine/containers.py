@@ -179,7 +179,7 @@ def create(name: str, record: dict) -> Container:
 def find(name: str, whole: bool = True) -> Container:
     """By its name, or the beginning of it. Raises ContainerError when there is none, or several.
 
-    whole: also when it is damaged, or was never complete.
+    whole: one that is damaged or half made will not do, and raises it, too.
     """
     there = names()
     found = [name] if name in there else [one for one in there if name and one.startswith(name)]
@@ -250,20 +250,20 @@ def sweep(log) -> int:
 
 
 def _process(value, name: str) -> None:
-    checks.items(checks.number(0, 2**63 - 1))(value, name)
+    checks.items(_NUMBER)(value, name)
     if len(value) != 2 or value[0] >= 1 << 31:
         raise checks.wrong(name, "a pid and its start time", value)
 
 
-_TIME = checks.number(0, 2**63 - 1)
+_NUMBER = checks.number(0, 2**63 - 1)
 # What `create` saves; the rest comes later, and then is of these kinds
 _RECORD = checks.fields(
     ("image", "descriptor", "remove", "stop_signal", "created"),
     image=checks.text, descriptor=descriptor.check_descriptor, remove=checks.boolean,
-    labels=checks.mapping(checks.text), stop_signal=checks.text, created=_TIME, monitor=_process,
+    labels=checks.mapping(checks.text), stop_signal=checks.text, created=_NUMBER, monitor=_process,
     layers=checks.items(checks.absolute), volumes=checks.mapping(checks.absolute),
     command=checks.items(checks.text), detached=checks.boolean, interactive=checks.boolean,
-    log_size=_TIME, copied=checks.boolean, started=_TIME, finished=_TIME,
+    log_size=_NUMBER, copied=checks.boolean, started=_NUMBER, finished=_NUMBER,
     exit=checks.number(0, 255),
 )  # fmt: skip
 _WHOLE = checks.fields(("layers", "volumes", "command", "detached", "interactive", "log_size"))

@@ -37,10 +37,9 @@ class LessonWorkbench(Workbench):
 
     def sh(self, script: str, timeout: float = 20, live: object = ALWAYS, name: str = "") -> None:
         """As `Workbench.sh`."""
-        outcome = self._recorded(name, live, print_now)
-        if outcome is None:
-            outcome = self.shell(script, timeout, echo=print_now)
-            self._record(name, live, outcome)
+        outcome = self._outcome_of(
+            name, live, print_now, lambda: self.shell(script, timeout, echo=print_now)
+        )
         explain(outcome, timeout, of_script=True)
 
     def run(
@@ -49,37 +48,44 @@ class LessonWorkbench(Workbench):
     ) -> object:  # fmt: skip
         """As `Workbench.run`."""
         name = " ".join([function.__name__, *map(str, args)])
-        outcome = self._recorded(name, live, echo)
-        if outcome is None:
-            outcome = self.call(function, *args, timeout=timeout, echo=echo)
-            self._record(name, live, outcome)
+        outcome = self._outcome_of(
+            name, live, echo, lambda: self.call(function, *args, timeout=timeout, echo=echo)
+        )
         explain(outcome, timeout)
         return outcome.value
 
-    def _recorded(self, name: str, live: object, echo: Callable[[str], object]) -> Outcome | None:
-        """What to show instead of a live run, its output told already; None when it is live.
+    def _outcome_of(
+        self, name: str, live: object, echo: Callable[[str], object], run: Callable[[], Outcome]
+    ) -> Outcome:
+        """That of `run`, which tells its output to `echo`; or the recorded one, told to it here.
 
         Raises WorkbenchError when there is no such recording.
         """
-        if live is ALWAYS or (live and os.environ.get("MINICONTAINER_RUNS") != "recorded"):
-            return None
-        known = _load(self._path)
+        if live is ALWAYS:
+            return run()
+        mode, known = os.environ.get("MINICONTAINER_RUNS"), _load(self._path)
+        if live and mode != "recorded":
+            outcome = run()
+            if mode == "record":
+                _save(self._path, {**known, name: _told(outcome)})
+            return outcome
         if name not in known:
             raise WorkbenchError(f"there is no recorded run of {name!r} in {self._path}")
         outcome = Outcome(**known[name])
         echo(outcome.output)
         return outcome
 
-    def _record(self, name: str, live: object, outcome: Outcome) -> None:
-        if live is ALWAYS or os.environ.get("MINICONTAINER_RUNS") != "record":
-            return
-        known = _load(self._path)
-        plain = vars(Outcome())
-        known[name] = {key: told for key, told in vars(outcome).items() if told != plain[key]}
-        os.makedirs(DIRECTORY, exist_ok=True)
-        with open(self._path, "w") as file:
-            json.dump(known, file, indent=1, sort_keys=True)
-            file.write("\n")
+
+def _told(outcome: Outcome) -> dict:
+    plain = vars(Outcome())
+    return {key: value for key, value in vars(outcome).items() if value != plain[key]}
+
+
+def _save(path: str, known: dict) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        json.dump(known, file, indent=1, sort_keys=True)
+        file.write("\n")
 
 
 def _load(path: str) -> dict:

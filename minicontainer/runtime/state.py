@@ -250,8 +250,6 @@ def load(root: str, name: str, force: bool = False) -> State:
     try:
         record = jsonfile.loads(jsonfile.read_file(f"{path}/{RECORD}"))
         check_record(record, name)
-        if not record.get("maker"):
-            raise ValueError("maker: a pid and its start time are expected")
     except FileNotFoundError:
         if not os.path.isdir(path):
             raise NoSuchContainer(f"container {name!r} does not exist") from None
@@ -292,7 +290,7 @@ def check_record(record, name: str) -> None:
             raise ValueError(f"{key}: {value!r} is no {kind.__name__}"[:200])
     if not 0 <= (record.get("pid") or 0) < 1 << 31:
         raise ValueError(f"pid: {record['pid']} is none")
-    maker = record.get("maker") or [0, 0]
+    maker = record.get("maker") or []
     if [type(one) for one in maker] != [int, int] or not 0 <= maker[0] < 1 << 31:
         raise ValueError("maker: a pid and its start time are expected")
     if record.get("hooks"):
@@ -307,7 +305,7 @@ def _sound(record, name: str) -> dict:
     for keys in (("pid", "startTime"), ("maker",), ("cgroup",)):
         some = {key: record.get(key) for key in keys} if isinstance(record, dict) else {}
         try:
-            check_record({**some, "id": name}, name)
+            check_record({"maker": [0, 0], **some, "id": name}, name)
             State("", name, {**some, "id": name}).group()
             found.update(some)
         except (ValueError, ContainerError):
